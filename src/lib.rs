@@ -1,0 +1,1 @@
+//! porter moves ONNX models to accelerators.

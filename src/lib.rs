@@ -1,1 +1,10 @@
 //! porter moves ONNX models to accelerators.
+//!
+//! The layers point one way: [`onnx`] (files) to [`graph`], then rules and targets, then partition and bundle; engines
+//! stand beside them, and the command line on top is the only place that prints. See `docs/architecture.md`.
+
+pub mod graph;
+mod load;
+pub mod onnx;
+
+pub use load::load;

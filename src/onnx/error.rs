@@ -1,0 +1,42 @@
+//! What can be wrong with a model file, said once, with the file and the place.
+
+use std::path::{Path, PathBuf};
+
+/// A model that cannot be read or written. Every message names the file and, where there is one, the node or tensor.
+#[derive(Debug, thiserror::Error)]
+#[error("{}: {problem}", file.display())]
+pub struct OnnxError {
+    /// The file, as the user named it.
+    pub file: PathBuf,
+    /// What is wrong with it.
+    pub problem: Problem,
+}
+
+/// What is wrong, without the file's name.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs)] // each message says it
+pub enum Problem {
+    #[error("{0}")]
+    Io(#[from] std::io::Error),
+    #[error("not an ONNX model: {0}")]
+    NotOnnx(String),
+    #[error("the file ends or breaks in the middle of a message ({0}); was it copied whole?")]
+    Truncated(String),
+    #[error(
+        "opset {found} of {domain} is not supported; porter reads opset {oldest} to {newest}. Convert the model with onnx.version_converter"
+    )]
+    Opset { domain: String, found: i64, oldest: i64, newest: i64 },
+    #[error("tensor '{name}': {problem}")]
+    Tensor { name: String, problem: super::TensorError },
+    #[error("tensor '{name}': its data file '{location}' {problem}")]
+    External { name: String, location: String, problem: String },
+    #[error("{place}: {problem}")]
+    Graph { place: String, problem: String },
+}
+
+impl Problem {
+    /// The problem as an error of this file.
+    pub fn in_file(self, file: &Path) -> OnnxError {
+        OnnxError { file: file.to_path_buf(), problem: self }
+    }
+}

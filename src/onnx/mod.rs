@@ -1,0 +1,23 @@
+//! ONNX files: reading them mapped and whole, writing them streamed and atomically, and the tensors in them.
+//!
+//! Nothing here interprets a graph. A model is the format's own message tree ([`proto`]), in which weights are views
+//! into the mapped file ([`Payload`]) until somebody changes them, and in which what porter does not know survives.
+
+mod dtype;
+mod error;
+pub mod external;
+pub mod fill;
+pub mod payload;
+pub mod proto;
+mod read;
+pub mod strip;
+mod tensor;
+mod wire;
+mod write;
+
+pub use dtype::DType;
+pub use error::{OnnxError, Problem};
+pub use payload::Payload;
+pub use read::{NEWEST_OPSET, OLDEST_OPSET, decode, read};
+pub use tensor::{Tensor, TensorError};
+pub use write::{encode, write, write_with_limit};

@@ -1,0 +1,159 @@
+//! Writes a model: streamed, so that weights never stand twice in memory, and atomically, so that a file is there whole
+//! or not at all. Models beyond protobuf's 2 GiB get their large tensors in a data file beside them.
+
+use std::fs::File;
+use std::io::{self, Write};
+use std::path::Path;
+
+use bytes::buf::UninitSlice;
+use bytes::{BufMut, Bytes};
+use prost::Message;
+
+use super::proto::{LOCATION_EXTERNAL, ModelProto, StringStringEntryProto, TensorProto};
+use super::read::try_for_each_tensor;
+use super::{OnnxError, Problem};
+
+/// The most bytes a protobuf message may have, less room for the fields around the tensors.
+const PROTOBUF_LIMIT: usize = (1 << 31) - (1 << 20);
+/// Tensors smaller than this stay in the model file even when the rest goes out.
+const INLINE_LIMIT: usize = 1024;
+/// External tensors start at multiples of this, so that a loader can map them.
+const ALIGNMENT: u64 = 4096;
+
+/// Writes a model to `path`; one too large for protobuf gets its weights in `<file>.data` beside it.
+pub fn write(path: &Path, model: &ModelProto) -> Result<(), OnnxError> {
+    write_with_limit(path, model, PROTOBUF_LIMIT)
+}
+
+/// As [`write()`], with the size in bytes beyond which weights go to a data file given.
+pub fn write_with_limit(path: &Path, model: &ModelProto, limit: usize) -> Result<(), OnnxError> {
+    let at = |error: io::Error| Problem::from(error).in_file(path);
+    if model.encoded_len() <= limit {
+        return atomically(path, |file| stream(file, |buf| model.encode_raw(buf))).map_err(at);
+    }
+    let mut data_path = path.as_os_str().to_owned();
+    data_path.push(".data");
+    let data_path = Path::new(&data_path);
+    let location = data_path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let mut slim = model.clone(); // weights are shared views; only the messages around them are copied
+    let mut offset = 0u64;
+    atomically(data_path, |file| {
+        stream(file, |buf| {
+            let outcome: Result<(), std::convert::Infallible> = try_for_each_tensor(&mut slim, &mut |tensor| {
+                offset = move_out(tensor, &location, offset, buf);
+                Ok(())
+            });
+            let Ok(()) = outcome;
+        })
+    })
+    .map_err(|error| Problem::from(error).in_file(data_path))?;
+    atomically(path, |file| stream(file, |buf| slim.encode_raw(buf))).map_err(at)
+}
+
+/// The whole model as bytes, for engines that take a model from memory.
+pub fn encode(model: &ModelProto) -> Bytes {
+    model.encode_to_vec().into()
+}
+
+/// Appends a tensor's values to the data file and points the tensor there; returns where the next may start.
+fn move_out(tensor: &mut TensorProto, location: &str, offset: u64, buf: &mut impl BufMut) -> u64 {
+    let Some(payload) = tensor.raw_data.take_if(|payload| payload.len() >= INLINE_LIMIT) else {
+        return offset;
+    };
+    let start = offset.next_multiple_of(ALIGNMENT);
+    buf.put_bytes(0, (start - offset) as usize);
+    payload.for_each_chunk(&mut |chunk| buf.put_slice(chunk));
+    let entry = |key: &str, value: String| StringStringEntryProto::new(key, value);
+    tensor.data_location = Some(LOCATION_EXTERNAL);
+    tensor.external_data = vec![
+        entry("location", location.to_string()),
+        entry("offset", start.to_string()),
+        entry("length", payload.len().to_string()),
+    ];
+    start + payload.len() as u64
+}
+
+/// Fills a temporary file beside `path` and renames it into place; on any error nothing is left behind.
+fn atomically(path: &Path, fill: impl FnOnce(&mut File) -> io::Result<()>) -> io::Result<()> {
+    let folder = match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    let mut temporary = tempfile::Builder::new().prefix(".porter-").permissions_as_umask().tempfile_in(folder)?;
+    fill(temporary.as_file_mut())?;
+    temporary.persist(path).map_err(|error| error.error)?;
+    Ok(())
+}
+
+trait UmaskPermissions {
+    fn permissions_as_umask(&mut self) -> &mut Self;
+}
+
+impl UmaskPermissions for tempfile::Builder<'_, '_> {
+    /// Temporary files are private by default; a model is to be as readable as any file the user makes.
+    fn permissions_as_umask(&mut self) -> &mut Self {
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::PermissionsExt;
+            self.permissions(std::fs::Permissions::from_mode(0o666)); // open(2) applies the umask
+        }
+        self
+    }
+}
+
+fn stream(file: &mut File, encode: impl FnOnce(&mut Stream<'_>)) -> io::Result<()> {
+    let mut stream = Stream { file, buffer: vec![0; 1 << 18].into_boxed_slice(), filled: 0, error: None };
+    encode(&mut stream);
+    stream.flush();
+    stream.error.map_or(Ok(()), Err)
+}
+
+/// A `BufMut` of fixed size over a file. The first write error is kept, and what follows is dropped.
+struct Stream<'a> {
+    file: &'a mut File,
+    buffer: Box<[u8]>,
+    filled: usize,
+    error: Option<io::Error>,
+}
+
+impl Stream<'_> {
+    fn flush(&mut self) {
+        let filled = std::mem::take(&mut self.filled);
+        if self.error.is_none() {
+            self.error = self.file.write_all(&self.buffer[..filled]).err();
+        }
+    }
+}
+
+// SAFETY: `chunk_mut` hands out the initialised free end of `buffer`, never empty since a full buffer is flushed first;
+// `advance_mut` stays within it.
+unsafe impl BufMut for Stream<'_> {
+    fn remaining_mut(&self) -> usize {
+        usize::MAX
+    }
+
+    unsafe fn advance_mut(&mut self, count: usize) {
+        self.filled = (self.filled + count).min(self.buffer.len());
+    }
+
+    fn chunk_mut(&mut self) -> &mut UninitSlice {
+        if self.filled == self.buffer.len() {
+            self.flush();
+        }
+        UninitSlice::new(&mut self.buffer[self.filled..])
+    }
+
+    fn put_slice(&mut self, source: &[u8]) {
+        if source.len() > self.buffer.len() - self.filled {
+            self.flush();
+        }
+        if source.len() >= self.buffer.len() {
+            if self.error.is_none() {
+                self.error = self.file.write_all(source).err();
+            }
+            return;
+        }
+        self.buffer[self.filled..self.filled + source.len()].copy_from_slice(source);
+        self.filled += source.len();
+    }
+}

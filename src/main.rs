@@ -1,1 +1,5 @@
-fn main() {}
+//! The `porter` command.
+
+fn main() -> std::process::ExitCode {
+    porter::cli::main()
+}

@@ -25,7 +25,10 @@ fn assert_same(left: &onnx::proto::ModelProto, right: &onnx::proto::ModelProto, 
         assert!(l == r, "{}: {:?} {:?}", path.display(), l.name, r.name);
     }
     assert_eq!((l.node.len(), l.initializer.len()), (r.node.len(), r.initializer.len()));
-    assert_eq!((&l.input, &l.output, &l.value_info), (&r.input, &r.output, &r.value_info));
+    for (l, r) in [(&l.input, &r.input), (&l.output, &r.output), (&l.value_info, &r.value_info)] {
+        l.iter().zip(r).for_each(|(l, r)| assert_eq!(l, r, "{}", path.display()));
+        assert_eq!(l.len(), r.len());
+    }
     assert_eq!(left.metadata_props, right.metadata_props);
     assert_eq!(
         (&l.name, &l.doc_string, &l.metadata_props, &l.unknown),

@@ -89,8 +89,10 @@ fn graph(proto: GraphProto, outer: &HashMap<String, Known>) -> Result<Graph, Gra
         }
     }
     drop(produced);
+    // The border declares itself; exporters that repeat it in value_info get their copy back, but it is not the word.
+    let border: HashSet<String> = proto.output.iter().filter_map(|info| info.name.clone()).collect();
     for info in proto.value_info {
-        match info.name.as_deref().and_then(|name| graph.value_named(name)) {
+        match info.name.as_deref().filter(|&name| !border.contains(name)).and_then(|name| graph.value_named(name)) {
             Some(id) if graph.value(id).declared.is_none() => {
                 declare(&mut graph, id, info);
                 graph.value_mut(id).listed = true;

@@ -12,8 +12,9 @@
 
 use half::{bf16, f16};
 
-use super::proto::{StringStringEntryProto, TensorProto};
-use super::{DType, TensorError};
+use super::proto::{ModelProto, StringStringEntryProto, TensorProto};
+use super::read::for_each_tensor;
+use super::{DType, Payload, TensorError};
 
 /// The `external_data` location that marks a stripped tensor.
 pub const LOCATION: &str = "porter-fill";
@@ -112,6 +113,13 @@ impl Fill {
             take(&out);
         }
     }
+}
+
+/// How many tensors of a model are recipes.
+pub fn count(model: &ModelProto) -> usize {
+    let mut filled = 0;
+    for_each_tensor(model, &mut |tensor| filled += matches!(tensor.raw_data, Some(Payload::Fill(_))) as usize);
+    filled
 }
 
 /// The types a recipe can be rounded to. Integers truncate towards zero, as numpy's `astype` does.

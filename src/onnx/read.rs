@@ -150,6 +150,26 @@ pub(super) fn try_for_each_tensor<E>(
     Ok(())
 }
 
+/// Visits every tensor of a model without changing it.
+pub(super) fn for_each_tensor(model: &ModelProto, visit: &mut dyn FnMut(&TensorProto)) {
+    fn nodes(list: &[NodeProto], visit: &mut dyn FnMut(&TensorProto)) {
+        list.iter().flat_map(|node| &node.attribute).for_each(|a| attribute(a, visit));
+    }
+    fn attribute(attribute: &AttributeProto, visit: &mut dyn FnMut(&TensorProto)) {
+        attribute.t.iter().chain(&attribute.tensors).for_each(&mut *visit);
+        attribute.g.iter().chain(&attribute.graphs).for_each(|sub| graph(sub, visit));
+    }
+    fn graph(graph: &GraphProto, visit: &mut dyn FnMut(&TensorProto)) {
+        graph.initializer.iter().for_each(&mut *visit);
+        nodes(&graph.node, visit);
+    }
+    model.graph.iter().for_each(|main| graph(main, visit));
+    for function in &model.functions {
+        function.attribute_proto.iter().for_each(|a| attribute(a, visit));
+        nodes(&function.node, visit);
+    }
+}
+
 type Visit<'a, E> = &'a mut dyn FnMut(&mut TensorProto) -> Result<(), E>;
 
 fn graph_tensors<E>(graph: &mut GraphProto, visit: Visit<E>) -> Result<(), E> {

@@ -1,0 +1,48 @@
+//! The command line: reads arguments, calls the layers below, prints. The only place that prints.
+//!
+//! Exit codes, for every command:
+//!
+//! | code | meaning |
+//! | --- | --- |
+//! | 0 | fine |
+//! | 1 | the check failed: something is not what it should be |
+//! | 2 | bad input: arguments, a model, a rule or a target file |
+//! | 3 | the environment lacks something: an engine, a library, a disk with room |
+
+mod failure;
+mod hydrate;
+mod screen;
+mod strip;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+pub use failure::Failure;
+
+/// What a command ends with: its exit code, or a failure that `main` shows.
+pub type Outcome = Result<ExitCode, Failure>;
+
+/// Moves ONNX models to accelerators, with proof that nothing else changed.
+#[derive(Parser)]
+#[command(name = "porter", version, arg_required_else_help = true, max_term_width = 100)]
+#[command(after_help = "Exit codes: 0 fine, 1 a check failed, 2 bad input, 3 the environment lacks something.")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    Strip(strip::Args),
+    Hydrate(hydrate::Args),
+}
+
+/// Runs the command that the arguments name.
+pub fn main() -> ExitCode {
+    let outcome = match Cli::parse().command {
+        Command::Strip(args) => strip::run(args),
+        Command::Hydrate(args) => hydrate::run(args),
+    };
+    outcome.unwrap_or_else(|failure| failure.show())
+}

@@ -1,0 +1,3 @@
+//! Rewrite rules.
+pub mod expr;
+mod functions;

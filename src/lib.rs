@@ -7,5 +7,7 @@ pub mod cli;
 pub mod graph;
 mod load;
 pub mod onnx;
+pub mod rewrite;
+pub mod text;
 
 pub use load::load;

@@ -62,8 +62,20 @@ pub trait Scope {
 
 /// The fields of a captured value.
 pub const VALUE_FIELDS: &[&str] = &[
-    "shape", "rank", "dtype", "value", "scalar", "min", "max", "size", "is_constant", "is_input", "is_output",
-    "uses", "name", "present",
+    "shape",
+    "rank",
+    "dtype",
+    "value",
+    "scalar",
+    "min",
+    "max",
+    "size",
+    "is_constant",
+    "is_input",
+    "is_output",
+    "uses",
+    "name",
+    "present",
 ];
 
 /// The fields of a captured node.
@@ -150,9 +162,10 @@ impl Expression {
         match self.evaluate(scope)? {
             Outcome::Known(Value::Bool(value)) => Ok(Outcome::Known(value)),
             Outcome::Unknown => Ok(Outcome::Unknown),
-            Outcome::Known(other) => {
-                Err(ExpressionError::new(format!("expected true or false, found {}", functions::describe(&other)), None))
-            }
+            Outcome::Known(other) => Err(ExpressionError::new(
+                format!("expected true or false, found {}", functions::describe(&other)),
+                None,
+            )),
         }
     }
 }
@@ -179,9 +192,10 @@ fn is_unknown(error: &ExecutionError) -> bool {
 
 fn find_word(source: &str, word: &str) -> Option<Span> {
     let inside = |c: char| c.is_ascii_alphanumeric() || c == '_';
-    source.match_indices(word).map(|(start, _)| start..start + word.len()).find(|span| {
-        !source[..span.start].ends_with(inside) && !source[span.end..].starts_with(inside)
-    })
+    source
+        .match_indices(word)
+        .map(|(start, _)| start..start + word.len())
+        .find(|span| !source[..span.start].ends_with(inside) && !source[span.end..].starts_with(inside))
 }
 
 /// CEL's operators and the functions that stand in for them.
@@ -203,8 +217,21 @@ const OPERATORS: &[(&str, &str)] = &[
 
 /// CEL's own functions that rules may call.
 const STANDARD: &[&str] = &[
-    "size", "int", "double", "string", "bool", "contains", "startsWith", "endsWith", "_?_:_", "_&&_", "_||_", "!_",
-    "@not_strictly_false", "_[_]", "type",
+    "size",
+    "int",
+    "double",
+    "string",
+    "bool",
+    "contains",
+    "startsWith",
+    "endsWith",
+    "_?_:_",
+    "_&&_",
+    "_||_",
+    "!_",
+    "@not_strictly_false",
+    "_[_]",
+    "type",
 ];
 
 fn compile(source: &str) -> Result<Compiled, ExpressionError> {
@@ -254,7 +281,8 @@ fn visit(
         }
         Expr::Call(call) => {
             // The macros' own bookkeeping (`accumulator + [x]`) stays CEL's.
-            let bookkeeping = matches!(&call.args.first().map(|arg| &arg.expr), Some(Expr::Ident(name)) if name.starts_with('@'));
+            let bookkeeping =
+                matches!(&call.args.first().map(|arg| &arg.expr), Some(Expr::Ident(name)) if name.starts_with('@'));
             match OPERATORS.iter().find(|(theirs, _)| *theirs == call.func_name) {
                 Some((_, ours)) if !bookkeeping => call.func_name = (*ours).to_string(),
                 Some(_) => {}
@@ -347,7 +375,10 @@ impl Plain {
                 ':' => match open.last_mut() {
                     Some(bracket) if bracket.kind == Kind::Index && bracket.ternaries == 0 => {
                         if bracket.colon.is_some() {
-                            return Err(ExpressionError::new("a slice takes a begin and an end, no step", Some(at..at + 1)));
+                            return Err(ExpressionError::new(
+                                "a slice takes a begin and an end, no step",
+                                Some(at..at + 1),
+                            ));
                         }
                         bracket.colon = Some(plain.text.len());
                     }
@@ -459,7 +490,8 @@ mod tests {
 
     fn scope() -> Fixed {
         let shape = Value::List(Arc::new(vec![Value::Int(2), Value::Null, Value::Int(4)]));
-        let map: HashMap<String, Value> = HashMap::from([("shape".to_string(), shape), ("rank".to_string(), Value::Int(3))]);
+        let map: HashMap<String, Value> =
+            HashMap::from([("shape".to_string(), shape), ("rank".to_string(), Value::Int(3))]);
         Fixed(BTreeMap::from([
             ("x".to_string(), Value::from(map)),
             ("axis".to_string(), Value::Int(-2)),

@@ -208,9 +208,7 @@ fn arithmetic(function: &str, arguments: &[Value]) -> Result<Value> {
             // Division by zero and overflow prove nothing about the model, so the rule does not apply.
             result.map(Value::Int).ok_or_else(|| unknown(function))
         }
-        (Value::List(a), Value::List(b)) if operation == "op_add" => {
-            Ok(list_of(a.iter().chain(b.iter()).cloned()))
-        }
+        (Value::List(a), Value::List(b)) if operation == "op_add" => Ok(list_of(a.iter().chain(b.iter()).cloned())),
         (Value::String(a), Value::String(b)) if operation == "op_add" => Ok(Value::String(Arc::new(format!("{a}{b}")))),
         (a, b) => match (as_f64(a), as_f64(b)) {
             (Some(x), Some(y)) => Ok(Value::Float(match operation {

@@ -10,7 +10,19 @@ use crate::onnx::Tensor;
 pub fn commutes(operator: &str) -> bool {
     matches!(
         operator,
-        "Add" | "Mul" | "And" | "Or" | "Xor" | "Max" | "Min" | "Sum" | "Mean" | "Equal" | "BitwiseAnd" | "BitwiseOr" | "BitwiseXor"
+        "Add"
+            | "Mul"
+            | "And"
+            | "Or"
+            | "Xor"
+            | "Max"
+            | "Min"
+            | "Sum"
+            | "Mean"
+            | "Equal"
+            | "BitwiseAnd"
+            | "BitwiseOr"
+            | "BitwiseXor"
     )
 }
 
@@ -133,9 +145,10 @@ fn plain_default(operator: &str, attribute: &str, opset: i64) -> Option<Attribut
     let float = |value: f32| Some(AttributeValue::Float(value));
     let text = |value: &str| Some(AttributeValue::from(value));
     match (operator, attribute) {
-        ("Conv" | "ConvTranspose" | "MaxPool" | "AveragePool" | "LpPool" | "ConvInteger" | "QLinearConv", "auto_pad") => {
-            text("NOTSET")
-        }
+        (
+            "Conv" | "ConvTranspose" | "MaxPool" | "AveragePool" | "LpPool" | "ConvInteger" | "QLinearConv",
+            "auto_pad",
+        ) => text("NOTSET"),
         ("Conv" | "ConvTranspose" | "ConvInteger" | "QLinearConv", "group") => int(1),
         ("MaxPool" | "AveragePool" | "LpPool", "ceil_mode") => int(0),
         ("AveragePool", "count_include_pad") => int(0),
@@ -143,9 +156,14 @@ fn plain_default(operator: &str, attribute: &str, opset: i64) -> Option<Attribut
         ("LpNormalization", "axis") => int(-1),
         ("Gemm", "alpha" | "beta") => float(1.0),
         ("Gemm", "transA" | "transB") => int(0),
-        ("BatchNormalization" | "InstanceNormalization" | "LayerNormalization" | "GroupNormalization" | "RMSNormalization", "epsilon") => {
-            float(1e-5)
-        }
+        (
+            "BatchNormalization"
+            | "InstanceNormalization"
+            | "LayerNormalization"
+            | "GroupNormalization"
+            | "RMSNormalization",
+            "epsilon",
+        ) => float(1e-5),
         ("BatchNormalization", "momentum") => float(0.9),
         ("BatchNormalization", "training_mode") => int(0),
         ("LayerNormalization" | "GroupNormalization" | "RMSNormalization", "stash_type") => int(1),
@@ -154,9 +172,11 @@ fn plain_default(operator: &str, attribute: &str, opset: i64) -> Option<Attribut
         ("Flatten" | "QuantizeLinear" | "DequantizeLinear", "axis") => int(1),
         ("QuantizeLinear" | "DequantizeLinear", "block_size" | "output_dtype") => int(0),
         ("QuantizeLinear" | "Cast" | "CastLike", "saturate") => int(1),
-        ("Gather" | "GatherElements" | "ScatterElements" | "Scatter" | "Split" | "ArgMax" | "ArgMin" | "SplitToSequence", "axis") => {
-            int(0)
-        }
+        (
+            "Gather" | "GatherElements" | "ScatterElements" | "Scatter" | "Split" | "ArgMax" | "ArgMin"
+            | "SplitToSequence",
+            "axis",
+        ) => int(0),
         ("GatherND", "batch_dims") => int(0),
         ("ScatterElements" | "ScatterND", "reduction") => text("none"),
         ("ArgMax" | "ArgMin", "keepdims") => int(1),

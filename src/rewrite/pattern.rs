@@ -118,12 +118,18 @@ impl Pattern {
         if parsed.is_empty() {
             return Err(TextError::new(source, 0..source.len(), "at least one node", "nothing"));
         }
-        let mut builder = Builder { source, values: Vec::new(), lists: Vec::new(), attributes: Vec::new(), labels: Vec::new() };
+        let mut builder =
+            Builder { source, values: Vec::new(), lists: Vec::new(), attributes: Vec::new(), labels: Vec::new() };
         let nodes = parsed.iter().map(|node| builder.node(node)).collect::<Result<Vec<_>, _>>()?;
         let order = order(&nodes);
         if let Some(lost) = (0..nodes.len()).find(|index| !order.contains(index)) {
             let span = parsed[lost].span.clone();
-            return Err(TextError::new(source, span, "nodes that share a captured value with the others", "one that stands alone"));
+            return Err(TextError::new(
+                source,
+                span,
+                "nodes that share a captured value with the others",
+                "one that stands alone",
+            ));
         }
         Ok(Pattern { nodes, order, values: builder.values, lists: builder.lists, attributes: builder.attributes })
     }
@@ -162,16 +168,19 @@ impl Pattern {
 
     /// Whether a node of the pattern produces the value.
     pub fn produces(&self, slot: Slot) -> bool {
-        self.nodes.iter().flat_map(|node| &node.outputs).any(|output| {
-            matches!(output, PatternOutput::Value(other) | PatternOutput::Optional(other) if *other == slot)
-        })
+        self.nodes.iter().flat_map(|node| &node.outputs).any(
+            |output| matches!(output, PatternOutput::Value(other) | PatternOutput::Optional(other) if *other == slot),
+        )
     }
 }
 
 /// The order to look for nodes in: from the last one along shared values, producers first.
 fn order(nodes: &[PatternNode]) -> Vec<usize> {
     let reads = |node: &PatternNode| -> Vec<Slot> {
-        node.inputs.iter().filter_map(|input| if let PatternInput::Value { slot, .. } = input { Some(*slot) } else { None }).collect()
+        node.inputs
+            .iter()
+            .filter_map(|input| if let PatternInput::Value { slot, .. } = input { Some(*slot) } else { None })
+            .collect()
     };
     let writes = |node: &PatternNode| -> Vec<Slot> {
         node.outputs
@@ -183,11 +192,13 @@ fn order(nodes: &[PatternNode]) -> Vec<usize> {
             .collect()
     };
     let mut order = vec![nodes.len() - 1];
-    let mut bound: BTreeSet<Slot> = reads(&nodes[nodes.len() - 1]).into_iter().chain(writes(&nodes[nodes.len() - 1])).collect();
+    let mut bound: BTreeSet<Slot> =
+        reads(&nodes[nodes.len() - 1]).into_iter().chain(writes(&nodes[nodes.len() - 1])).collect();
     loop {
         let left = || (0..nodes.len()).rev().filter(|index| !order.contains(index));
         let producer = left().find(|index| writes(&nodes[*index]).iter().any(|slot| bound.contains(slot)));
-        let next = producer.or_else(|| left().find(|index| reads(&nodes[*index]).iter().any(|slot| bound.contains(slot))));
+        let next =
+            producer.or_else(|| left().find(|index| reads(&nodes[*index]).iter().any(|slot| bound.contains(slot))));
         let Some(next) = next else { return order };
         bound.extend(reads(&nodes[next]));
         bound.extend(writes(&nodes[next]));
@@ -217,7 +228,8 @@ impl Builder<'_> {
 
     /// A name captures one kind of thing.
     fn claim(&self, name: &Name, kind: &str) -> Result<(), TextError> {
-        let kinds = [("value", &self.values), ("list", &self.lists), ("attribute", &self.attributes), ("node", &self.labels)];
+        let kinds =
+            [("value", &self.values), ("list", &self.lists), ("attribute", &self.attributes), ("node", &self.labels)];
         for (other, names) in kinds {
             if other != kind && names.contains(&name.text) {
                 let found = format!("`{}`, which captures a {other} already", name.text);
@@ -294,7 +306,11 @@ impl Builder<'_> {
         }
         if output.variadic {
             if !last {
-                return Err(self.error(output.name.span.clone(), "`...` on the last output only", "one before the last"));
+                return Err(self.error(
+                    output.name.span.clone(),
+                    "`...` on the last output only",
+                    "one before the last",
+                ));
             }
             self.claim(&output.name, "list")?;
             return Ok(PatternOutput::List(slot(&mut self.lists, &output.name.text)));
@@ -310,7 +326,11 @@ impl Builder<'_> {
             return Ok(AttributeTest::Capture(slot(&mut self.attributes, &name.text)));
         }
         literal_attribute(&attribute.value).map(AttributeTest::Equals).ok_or_else(|| {
-            self.error(attribute.span.clone(), "a name to capture, a number, a string or a list of them", "another value")
+            self.error(
+                attribute.span.clone(),
+                "a name to capture, a number, a string or a list of them",
+                "another value",
+            )
         })
     }
 }
@@ -325,12 +345,18 @@ pub fn literal_attribute(value: &AttributeValueAst) -> Option<AttributeValue> {
             let items: Vec<AttributeValue> = items.iter().map(literal_attribute).collect::<Option<_>>()?;
             if items.iter().all(|item| matches!(item, AttributeValue::Int(_))) {
                 return Some(AttributeValue::Ints(
-                    items.iter().filter_map(|item| if let AttributeValue::Int(value) = item { Some(*value) } else { None }).collect(),
+                    items
+                        .iter()
+                        .filter_map(|item| if let AttributeValue::Int(value) = item { Some(*value) } else { None })
+                        .collect(),
                 ));
             }
             if items.iter().all(|item| matches!(item, AttributeValue::String(_))) {
                 return Some(AttributeValue::Strings(
-                    items.into_iter().filter_map(|item| if let AttributeValue::String(value) = item { Some(value) } else { None }).collect(),
+                    items
+                        .into_iter()
+                        .filter_map(|item| if let AttributeValue::String(value) = item { Some(value) } else { None })
+                        .collect(),
                 ));
             }
             let floats: Vec<f32> = items
@@ -372,7 +398,13 @@ mod tests {
     fn mistakes_are_told() {
         let told = |source: &str| Pattern::parse(source).unwrap_err().to_string();
         assert_eq!(told("y = Relu x)"), "line 1, column 10: expected `(`, found `x`");
-        assert_eq!(told("y = Relu (x)\nz = Relu (u)"), "line 1, column 1: expected nodes that share a captured value with the others, found one that stands alone");
-        assert_eq!(told("y = Concat <axis = x> (x)"), "line 1, column 20: expected a name of its own, found `x`, which captures a value already");
+        assert_eq!(
+            told("y = Relu (x)\nz = Relu (u)"),
+            "line 1, column 1: expected nodes that share a captured value with the others, found one that stands alone"
+        );
+        assert_eq!(
+            told("y = Concat <axis = x> (x)"),
+            "line 1, column 20: expected a name of its own, found `x`, which captures a value already"
+        );
     }
 }

@@ -122,11 +122,7 @@ impl<'s> Cursor<'s> {
     pub fn expect(&mut self, text: &str) -> Result<Span, TextError> {
         self.skip_blank();
         let start = self.at;
-        if self.take(text) {
-            Ok(start..self.at)
-        } else {
-            Err(self.error(&format!("`{text}`")))
-        }
+        if self.take(text) { Ok(start..self.at) } else { Err(self.error(&format!("`{text}`"))) }
     }
 
     /// Whether a name comes next (not consumed).
@@ -186,9 +182,9 @@ impl<'s> Cursor<'s> {
         let unsigned = rest.strip_prefix(['-', '+']).unwrap_or(rest);
         unsigned.starts_with(|c: char| c.is_ascii_digit())
             || (unsigned.starts_with('.') && unsigned[1..].starts_with(|c: char| c.is_ascii_digit()))
-            || ["inf", "nan"].iter().any(|word| {
-                unsigned.starts_with(word) && !unsigned[word.len()..].starts_with(continues_name)
-            })
+            || ["inf", "nan"]
+                .iter()
+                .any(|word| unsigned.starts_with(word) && !unsigned[word.len()..].starts_with(continues_name))
     }
 
     /// Takes a number.

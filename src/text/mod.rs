@@ -15,10 +15,14 @@
 //! `{...}` stands for values that are too many to read. Read back, `{...}` is filled with fixed small values.
 
 pub mod ast;
+mod build;
 mod cursor;
 pub mod parse;
+mod print;
 
+pub use build::{DEFAULT_OPSET, model as parse_model};
 pub use cursor::{Cursor, Number};
+pub use print::{Style, graph as print_graph, model as print_model, node as print_node};
 
 use std::ops::Range;
 

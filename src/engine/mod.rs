@@ -1,0 +1,62 @@
+//! Running models: one small trait, and the engines behind it.
+//!
+//! An [`Engine`] compiles a [`Model`] into a [`Session`]; a session takes named tensors and gives named tensors. Failing
+//! is a result like any other: [`EngineError`] keeps apart what a caller must be able to tell apart, namely a library
+//! that is not there, an operator the engine does not know, a compile that failed and a run that failed.
+//!
+//! - [`tract`]: in process, nothing to install.
+
+mod error;
+mod quiet;
+pub mod tract;
+
+use indexmap::IndexMap;
+
+pub use error::EngineError;
+
+use crate::graph::Model;
+use crate::onnx::Tensor;
+
+/// Named tensors, in the order the model names them.
+pub type Tensors = IndexMap<String, Tensor>;
+
+/// Something that can run models.
+pub trait Engine {
+    /// What to call it in front of a reader: `tract`, `ort cpu`.
+    fn name(&self) -> String;
+
+    /// Makes a model ready to run. Inputs with sizes that are not fixed may be given in any size that fits.
+    ///
+    /// # Errors
+    /// Whatever kind of [`EngineError`] it is; an engine that crashes is an error too, not an accident.
+    fn compile(&self, model: &Model) -> Result<Box<dyn Session>, EngineError>;
+
+    /// Compiles and runs once.
+    ///
+    /// # Errors
+    /// As [`Engine::compile`] and [`Session::run`].
+    fn run_once(&self, model: &Model, inputs: &Tensors) -> Result<Tensors, EngineError> {
+        self.compile(model)?.run(inputs)
+    }
+}
+
+/// A compiled model.
+pub trait Session {
+    /// Runs it. Inputs the model does not have are left alone, so that one set of tensors can feed a model and its parts.
+    ///
+    /// # Errors
+    /// An input that is missing or does not fit, or a run that failed.
+    fn run(&mut self, inputs: &Tensors) -> Result<Tensors, EngineError>;
+}
+
+/// Puts the inputs a model wants into its order.
+fn in_order<'a>(engine: &str, names: &[String], inputs: &'a Tensors) -> Result<Vec<&'a Tensor>, EngineError> {
+    let find = |name: &String| {
+        inputs.get(name).ok_or_else(|| EngineError::Input {
+            engine: engine.into(),
+            input: name.clone(),
+            problem: "is missing".into(),
+        })
+    };
+    names.iter().map(find).collect()
+}

@@ -8,6 +8,7 @@ pub mod engine;
 pub mod graph;
 mod load;
 pub mod onnx;
+pub mod partition;
 pub mod rewrite;
 pub mod text;
 

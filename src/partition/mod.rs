@@ -164,3 +164,6 @@ fn assemble(placement: &Placement, layers: Vec<stages::Layer>) -> Plan {
         .collect();
     Plan { parts, cpu_reasons }
 }
+
+#[cfg(test)]
+mod tests;

@@ -5,9 +5,16 @@
 //! that is not there, an operator the engine does not know, a compile that failed and a run that failed.
 //!
 //! - [`tract`]: in process, nothing to install.
+//!
+//! What to feed a model that nobody gave inputs for is in [`samples`]; that two models are the same is shown by
+//! [`prove`].
 
 mod error;
+mod picture;
+pub mod prove;
 mod quiet;
+pub(crate) mod random;
+pub mod samples;
 pub mod tract;
 
 use indexmap::IndexMap;

@@ -1,0 +1,239 @@
+//! Inputs for a model that nobody gave inputs for: deterministic, structured, and within the range the model expects.
+//!
+//! What an input is shows in its shape and in who reads it, not in the model's name:
+//! - an image (rank 4, 1 to 4 channels first or last): a drawn picture, another one for each batch element;
+//! - an index (it reaches a Gather, a OneHot): whole numbers below the table's size;
+//! - a switch (it is compared with a constant, as a sampling rate is): one of the constants it is compared with;
+//! - a mask: ones; a state: small values; any other float: a few sines and some noise, as speech and features have.
+//!
+//! Sizes that the model leaves free are chosen here: 1 for the batch, what the metadata's `imgsz` says or 320 for the
+//! sides of an image, 16 for others; [`Options::sizes`] overrides them by name.
+
+use std::collections::HashMap;
+
+use super::Tensors;
+use super::picture;
+use super::random::Random;
+use crate::graph::{Dim, Graph, Model, ValueId};
+use crate::onnx::{DType, Tensor};
+
+/// What to choose where the model leaves a choice.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// Another seed gives other inputs.
+    pub seed: u64,
+    /// The batch size, where the first dimension is free.
+    pub batch: Option<i64>,
+    /// Sizes of free dimensions, by their name.
+    pub sizes: HashMap<String, i64>,
+}
+
+/// Inputs for a model.
+pub fn for_model(model: &Model, seed: u64) -> Tensors {
+    with_options(model, &Options { seed, ..Default::default() })
+}
+
+/// Inputs for a model, with free sizes chosen by `options`.
+pub fn with_options(model: &Model, options: &Options) -> Tensors {
+    let graph = &model.graph;
+    let mut inputs = Tensors::new();
+    for &id in &graph.inputs {
+        let value = graph.value(id);
+        let dtype = value.dtype.unwrap_or(DType::Float);
+        let dims = sizes(model, id, options);
+        let mut random = Random::new(options.seed, &value.name);
+        if let Some(tensor) = sample(graph, id, dtype, &dims, &mut random) {
+            inputs.insert(value.name.clone(), tensor);
+        }
+    }
+    inputs
+}
+
+/// The sizes of an input, with the free ones chosen.
+fn sizes(model: &Model, id: ValueId, options: &Options) -> Vec<i64> {
+    let value = model.graph.value(id);
+    let Some(shape) = &value.shape else { return Vec::new() };
+    let image = shape.len() == 4;
+    let side = || image_side(model).unwrap_or(320);
+    let choose = |(axis, dim): (usize, &Dim)| match dim {
+        Dim::Fixed(size) => *size,
+        Dim::Symbol(name) if options.sizes.contains_key(name) => options.sizes[name],
+        _ if axis == 0 => options.batch.unwrap_or(1),
+        _ if image && (axis > 1 || shape[3].fixed().is_some_and(|c| c <= 4)) => side(),
+        _ if image => 3,
+        _ => 16,
+    };
+    shape.iter().enumerate().map(choose).collect()
+}
+
+/// The side of the images a model was exported for: the first number of the `imgsz` property.
+fn image_side(model: &Model) -> Option<i64> {
+    let text = model.property("imgsz")?;
+    text.split(|c: char| !c.is_ascii_digit()).find(|part| !part.is_empty())?.parse().ok()
+}
+
+fn sample(graph: &Graph, id: ValueId, dtype: DType, dims: &[i64], random: &mut Random) -> Option<Tensor> {
+    let name = &graph.value(id).name;
+    let count = usize::try_from(dims.iter().product::<i64>()).ok()?;
+    if dtype == DType::String {
+        let texts = (0..count).map(|i| format!("text {i}").into_bytes().into()).collect();
+        let tensor = Tensor::new(name, dtype, dims, Vec::new());
+        return Some(Tensor { string_data: texts, raw_data: None, ..tensor });
+    }
+    if let Some(pixels) = image(dims, random) {
+        let top = if dtype.is_float() { 1.0 } else { 255.0 };
+        let values: Vec<f64> = pixels.iter().map(|&x| (x * top) as f64).collect();
+        return Tensor::from_f64s(name, dtype, dims, &values);
+    }
+    if dtype == DType::Bool || is_called(name, &["mask"]) {
+        return Tensor::from_f64s(name, dtype, dims, &vec![1.0; count]);
+    }
+    if dtype.is_float() {
+        let values = if is_called(name, &["state", "hidden", "cell", "h0", "c0", "cache", "past"]) {
+            (0..count).map(|_| random.between(-0.1, 0.1) as f64).collect()
+        } else {
+            wave(dims, count, random)
+        };
+        return Tensor::from_f64s(name, dtype, dims, &values);
+    }
+    let use_ = reader(graph, id, 6);
+    let values: Vec<i64> = match use_ {
+        Some(Use::Switch(choices)) => {
+            let choice = if choices.contains(&16_000) { 16_000 } else { choices.first().copied().unwrap_or(0) };
+            vec![choice; count]
+        }
+        Some(Use::Index(limit)) => (0..count).map(|_| random.below(limit.max(1) as usize) as i64).collect(),
+        None if is_called(name, &["rate"]) || name == "sr" => vec![16_000; count],
+        None if is_called(name, &["segment", "token_type"]) => vec![0; count],
+        None if is_called(name, &["len"]) => vec![16; count],
+        None => (0..count).map(|_| random.below(16) as i64).collect(),
+    };
+    Tensor::from_i64s(name, dtype, dims, &values)
+}
+
+fn is_called(name: &str, words: &[&str]) -> bool {
+    let name = name.to_lowercase();
+    words.iter().any(|word| name.contains(word))
+}
+
+/// Pictures for every batch element, if the sizes are those of images.
+fn image(dims: &[i64], random: &mut Random) -> Option<Vec<f32>> {
+    let &[batch, a, b, c] = dims else { return None };
+    let few = |channels: i64| (1..=4).contains(&channels);
+    let size = |size: i64| usize::try_from(size).ok();
+    if few(a) && b >= 8 && c >= 8 {
+        let (channels, height, width) = (size(a)?, size(b)?, size(c)?);
+        return Some((0..batch).flat_map(|_| picture::draw(random, channels, height, width)).collect());
+    }
+    if few(c) && a >= 8 && b >= 8 {
+        let (height, width, channels) = (size(a)?, size(b)?, size(c)?);
+        let mut pixels = Vec::new();
+        for _ in 0..batch {
+            let planes = picture::draw(random, channels, height, width);
+            let area = height * width;
+            pixels
+                .extend((0..area).flat_map(|i| (0..channels).map(move |c| (c, i))).map(|(c, i)| planes[c * area + i]));
+        }
+        return Some(pixels);
+    }
+    None
+}
+
+/// Sines of a few frequencies along the last axis, with noise; another mix for each row.
+fn wave(dims: &[i64], count: usize, random: &mut Random) -> Vec<f64> {
+    let row = dims.last().map_or(1, |&size| size.max(1) as usize);
+    let mut values = Vec::with_capacity(count);
+    while values.len() < count {
+        let (slow, fast) = (random.between(0.01, 0.2), random.between(0.2, 1.5));
+        let (loud, soft) = (random.between(0.2, 0.6), random.between(0.05, 0.3));
+        let start = random.between(0.0, 6.0);
+        for i in 0..row.min(count - values.len()) {
+            let i = i as f32;
+            let tone = loud * (start + slow * i).sin() + soft * (fast * i).sin();
+            values.push((tone + 0.2 * random.normal()) as f64);
+        }
+    }
+    values
+}
+
+/// What the readers of a whole number show it to be.
+enum Use {
+    /// It is compared with these constants.
+    Switch(Vec<i64>),
+    /// It picks one of this many rows.
+    Index(i64),
+}
+
+/// Follows a whole number through operators that only move it, up to `depth` of them.
+fn reader(graph: &Graph, id: ValueId, depth: usize) -> Option<Use> {
+    let constant = |id: Option<ValueId>| graph.constant(id?)?.to_i64s().ok();
+    for &consumer in graph.consumers(id) {
+        let node = graph.node(consumer);
+        match node.op_type.as_str() {
+            "Equal" => {
+                let other = node.inputs.iter().flatten().copied().find(|&other| other != id);
+                if let Some(values) = constant(other) {
+                    return Some(Use::Switch(values));
+                }
+            }
+            "Gather" | "GatherElements" if node.input(1) == Some(id) => {
+                let axis = node.int("axis").unwrap_or(0);
+                let shape = graph.value(node.input(0)?).static_shape()?;
+                let axis = if axis < 0 { axis + shape.len() as i64 } else { axis };
+                return shape.get(usize::try_from(axis).ok()?).map(|&size| Use::Index(size));
+            }
+            "OneHot" if node.input(0) == Some(id) => {
+                return constant(node.input(1))?.first().map(|&depth| Use::Index(depth));
+            }
+            "Cast" | "Identity" | "Unsqueeze" | "Squeeze" | "Reshape" | "Flatten" | "Expand" | "Transpose"
+                if depth > 0 && node.input(0) == Some(id) =>
+            {
+                if let Some(found) = node.output(0).and_then(|next| reader(graph, next, depth - 1)) {
+                    return Some(found);
+                }
+            }
+            _ => {}
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::graph::builder::Build;
+
+    #[test]
+    fn batch_elements_are_distinct_pictures() {
+        let mut build = Build::new();
+        let x = build.input("images", DType::Float, &[-1, 3, 32, 32]);
+        let model = build.finish(&[x]);
+        let options = Options { batch: Some(2), ..Default::default() };
+        let values = with_options(&model, &options)["images"].to_f32s().unwrap();
+        let (first, second) = values.split_at(values.len() / 2);
+        assert_eq!(values.len(), 2 * 3 * 32 * 32);
+        assert_ne!(first, second);
+    }
+
+    #[test]
+    fn indices_stay_within_the_table_they_reach() {
+        let mut build = Build::new();
+        let x = build.input("tokens", DType::Int32, &[1, 50]);
+        let table = build.weight("table", &[5, 4]);
+        let cast = build.op("Identity", "same", &[x]);
+        let rows = build.op("Gather", "rows", &[table, cast]);
+        let model = build.finish(&[rows]);
+        let values = for_model(&model, 3)["tokens"].to_i64s().unwrap();
+        assert!(values.iter().all(|x| (0..5).contains(x)) && values.contains(&4), "{values:?}");
+    }
+
+    #[test]
+    fn a_switch_takes_a_value_it_is_compared_with() {
+        let mut build = Build::new();
+        let rate = build.input("sr", DType::Int64, &[]);
+        let want = build.ints("want", &[8000]);
+        let same = build.op("Equal", "same", &[rate, want]);
+        let model = build.finish(&[same]);
+        assert_eq!(for_model(&model, 0)["sr"].to_i64s().unwrap(), [8000]);
+    }
+}

@@ -5,6 +5,7 @@
 
 mod error;
 mod extract;
+pub mod flops;
 mod from_proto;
 mod model;
 mod node;

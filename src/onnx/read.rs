@@ -187,3 +187,21 @@ fn attribute_tensors<E>(attribute: &mut AttributeProto, visit: Visit<E>) -> Resu
     attribute.g.iter_mut().try_for_each(|graph| graph_tensors(graph, visit))?;
     attribute.graphs.iter_mut().try_for_each(|graph| graph_tensors(graph, visit))
 }
+
+/// SHA-256 of a file, in hexadecimal. Read through a buffer, not a map, so that it does not count as memory in use.
+///
+/// # Errors
+/// The file cannot be read.
+pub fn sha256(path: &Path) -> std::io::Result<String> {
+    use sha2::Digest;
+    use std::io::Read;
+    let mut file = File::open(path)?;
+    let mut hash = sha2::Sha256::new();
+    let mut buffer = vec![0; 1 << 20];
+    loop {
+        match file.read(&mut buffer)? {
+            0 => return Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()),
+            count => hash.update(&buffer[..count]),
+        }
+    }
+}

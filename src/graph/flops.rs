@@ -48,13 +48,16 @@ fn count(graph: &Graph, node: &Node) -> Option<f64> {
         "MaxPool" | "AveragePool" | "LpPool" => {
             elements(output)? * node.ints("kernel_shape")?.iter().product::<i64>() as f64
         }
-        op if op.starts_with("Reduce") || op.starts_with("Global") || op.starts_with("Arg") || op == "TopK" => elements(input)?,
+        op if op.starts_with("Reduce") || op.starts_with("Global") || op.starts_with("Arg") || op == "TopK" => {
+            elements(input)?
+        }
         "Softmax" | "LogSoftmax" | "LayerNormalization" | "InstanceNormalization" | "GroupNormalization" => {
             5.0 * elements(output)? // maximum or mean, difference, square or exponential, sum, division
         }
-        "Constant" | "Identity" | "Reshape" | "Transpose" | "Flatten" | "Squeeze" | "Unsqueeze" | "Concat" | "Split"
-        | "Slice" | "Gather" | "GatherElements" | "GatherND" | "Expand" | "Tile" | "Pad" | "Shape" | "Size" | "Cast"
-        | "ConstantOfShape" | "Range" | "If" | "Loop" | "Scan" | "Dropout" | "DepthToSpace" | "SpaceToDepth" => 0.0,
+        "Constant" | "Identity" | "Reshape" | "Transpose" | "Flatten" | "Squeeze" | "Unsqueeze" | "Concat"
+        | "Split" | "Slice" | "Gather" | "GatherElements" | "GatherND" | "Expand" | "Tile" | "Pad" | "Shape"
+        | "Size" | "Cast" | "ConstantOfShape" | "Range" | "If" | "Loop" | "Scan" | "Dropout" | "DepthToSpace"
+        | "SpaceToDepth" => 0.0,
         _ => node.writes().filter_map(|value| elements(Some(value))).sum(),
     })
 }

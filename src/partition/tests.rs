@@ -46,7 +46,11 @@ fn show(model: &Model, plan: &Plan) -> String {
         let device = if part.device == Device::Target { "target" } else { "cpu" };
         let nodes: Vec<&str> = part.nodes.iter().map(|&id| model.graph.node(id).name.as_str()).collect();
         let names = |values: &[ValueId]| {
-            values.iter().map(|&v| model.graph.value(v).name.trim_end_matches("_output_0").to_string()).collect::<Vec<_>>().join(",")
+            values
+                .iter()
+                .map(|&v| model.graph.value(v).name.trim_end_matches("_output_0").to_string())
+                .collect::<Vec<_>>()
+                .join(",")
         };
         format!("{device}({} -> {}): {}", names(&part.inputs), names(&part.outputs), nodes.join(" "))
     });

@@ -1,0 +1,620 @@
+//! Putting a replacement in the place of a match. First the whole of it is planned; only a plan that can be carried
+//! out touches the graph.
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::sync::Arc;
+
+use cel::Value as CelValue;
+
+use super::expr::{Expression, ExpressionError, Outcome, Scope};
+use super::matching::{Bound, Match, MatchScope, Search};
+use super::operators;
+use super::template::{Statement, Template, TemplateInput, TemplateNode, TemplateValue, element_type};
+use crate::graph::{Attribute, AttributeValue, Graph, Node, NodeId, ValueId};
+use crate::onnx::{DType, Tensor};
+
+/// What a planned node reads or writes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Operand {
+    Nothing,
+    Existing(ValueId),
+    Fresh(usize),
+    Constant(usize),
+}
+
+#[derive(Debug)]
+struct Draft {
+    /// Place in the match of the node whose name it takes.
+    named_after: Option<usize>,
+    operator: String,
+    domain: String,
+    attributes: Vec<Attribute>,
+    inputs: Vec<Operand>,
+    outputs: Vec<Operand>,
+}
+
+/// A replacement, worked out.
+#[derive(Debug, Default)]
+pub struct Plan {
+    drafts: Vec<Draft>,
+    constants: Vec<Arc<Tensor>>,
+    fresh: usize,
+    aliases: Vec<(ValueId, Operand)>,
+}
+
+/// What a plan made of the graph.
+pub struct Made {
+    /// The new nodes, in order.
+    pub nodes: Vec<NodeId>,
+    /// Outputs that now are another value: which, and which.
+    pub aliases: Vec<(ValueId, ValueId)>,
+}
+
+/// More nodes than this for one match is a rule gone wrong.
+const LARGEST: usize = 4096;
+
+/// Works out a replacement; none where it cannot be said for this match, because a size is unknown or the opset has no
+/// words for it.
+pub fn plan(search: &Search, found: &Match, template: &Template) -> Result<Option<Plan>, ExpressionError> {
+    let mut planner = Planner {
+        scope: MatchScope { search, found },
+        template,
+        locals: HashMap::new(),
+        assigned: HashMap::new(),
+        plan: Plan::default(),
+    };
+    match planner.run(&template.body) {
+        Ok(()) => Ok(planner.plan.settle(search.graph)),
+        Err(Stop::Refused) => Ok(None),
+        Err(Stop::Wrong(error)) => Err(error),
+    }
+}
+
+enum Stop {
+    /// Not for this match.
+    Refused,
+    /// The rule makes no sense.
+    Wrong(ExpressionError),
+}
+
+#[derive(Clone)]
+enum Local {
+    Computed(CelValue),
+    Operand(Operand),
+}
+
+struct Planner<'a> {
+    scope: MatchScope<'a>,
+    template: &'a Template,
+    locals: HashMap<String, Local>,
+    assigned: HashMap<String, Vec<Operand>>,
+    plan: Plan,
+}
+
+impl Scope for Planner<'_> {
+    fn variable(&self, name: &str, fields: &BTreeSet<String>) -> Option<CelValue> {
+        match self.locals.get(name) {
+            Some(Local::Computed(value)) => Some(value.clone()),
+            // Nothing is known yet of a value that is only being planned.
+            Some(Local::Operand(_)) => self.scope.variable(name, fields).or_else(|| {
+                Some(CelValue::from(
+                    fields.iter().map(|field| (field.clone(), CelValue::Null)).collect::<HashMap<_, _>>(),
+                ))
+            }),
+            None => self.scope.variable(name, fields),
+        }
+    }
+}
+
+fn wrong(message: impl Into<String>) -> Stop {
+    Stop::Wrong(ExpressionError { message: message.into(), span: None })
+}
+
+impl Planner<'_> {
+    fn evaluate(&self, expression: &Expression) -> Result<CelValue, Stop> {
+        match expression.evaluate(self).map_err(Stop::Wrong)? {
+            Outcome::Known(value) => Ok(value),
+            Outcome::Unknown => Err(Stop::Refused),
+        }
+    }
+
+    fn run(&mut self, body: &[Statement]) -> Result<(), Stop> {
+        for statement in body {
+            if self.plan.drafts.len() > LARGEST {
+                return Err(Stop::Refused);
+            }
+            match statement {
+                Statement::Let { name, value, .. } => {
+                    let value = self.evaluate(value)?;
+                    self.locals.insert(name.clone(), Local::Computed(value));
+                }
+                Statement::For { names, list, body, .. } => {
+                    let CelValue::List(items) = self.evaluate(list)? else {
+                        return Err(wrong("expected a list to go through"));
+                    };
+                    for item in items.iter() {
+                        self.unpack(names, item)?;
+                        self.run(body)?;
+                    }
+                }
+                Statement::If { condition, then, otherwise, .. } => match self.evaluate(condition)? {
+                    CelValue::Bool(true) => self.run(then)?,
+                    CelValue::Bool(false) => self.run(otherwise)?,
+                    _ => return Err(wrong("expected true or false after `if`")),
+                },
+                Statement::Alias { to, from } => {
+                    let from = self.operand(from)?;
+                    match self.captured_output(to) {
+                        Some(id) => {
+                            self.plan.aliases.push((id, from));
+                            self.locals.insert(to.clone(), Local::Operand(from));
+                        }
+                        None => self.assign(to, from),
+                    }
+                }
+                Statement::Node(node) => self.node(node)?,
+            }
+        }
+        Ok(())
+    }
+
+    fn unpack(&mut self, names: &[String], item: &CelValue) -> Result<(), Stop> {
+        if let [name] = names {
+            self.locals.insert(name.clone(), Local::Computed(item.clone()));
+            return Ok(());
+        }
+        match item {
+            CelValue::List(parts) if parts.len() == names.len() => {
+                for (name, part) in names.iter().zip(parts.iter()) {
+                    self.locals.insert(name.clone(), Local::Computed(part.clone()));
+                }
+                Ok(())
+            }
+            _ => Err(wrong(format!("expected a list of {} for {}", names.len(), names.join(", ")))),
+        }
+    }
+
+    fn assign(&mut self, name: &str, operand: Operand) {
+        self.assigned.entry(name.to_string()).or_default().push(operand);
+        self.locals.insert(name.to_string(), Local::Operand(operand));
+    }
+
+    fn constant(&mut self, tensor: Arc<Tensor>) -> Operand {
+        self.plan.constants.push(tensor);
+        Operand::Constant(self.plan.constants.len() - 1)
+    }
+
+    fn bound(&mut self, bound: Bound) -> Operand {
+        match bound {
+            Bound::Value(id) => Operand::Existing(id),
+            Bound::Virtual(tensor) => self.constant(tensor),
+            Bound::Absent => Operand::Nothing,
+        }
+    }
+
+    /// What a name stands for as an input.
+    fn operand(&mut self, name: &str) -> Result<Operand, Stop> {
+        match self.locals.get(name) {
+            Some(Local::Operand(operand)) => return Ok(*operand),
+            Some(Local::Computed(value)) => {
+                return match self.scope.bound(value) {
+                    Some(bound) => Ok(self.bound(bound)),
+                    None => {
+                        Err(wrong(format!("`{name}` is a number or a list; as an input it needs braces, {{{name}}}")))
+                    }
+                };
+            }
+            None => {}
+        }
+        match self.scope.named(name) {
+            Some(bound) => Ok(self.bound(bound)),
+            None => Err(wrong(format!("`{name}` is not a value"))),
+        }
+    }
+
+    /// The matched output that a name stands for, if it is one that the replacement has to make.
+    fn captured_output(&self, name: &str) -> Option<ValueId> {
+        let bound = match self.locals.get(name) {
+            Some(Local::Computed(value)) => self.scope.bound(value),
+            _ if self.template.produced.contains(name) => self.scope.named(name),
+            _ => None,
+        };
+        let graph = self.scope.search.graph;
+        let made_here =
+            |id: &ValueId| graph.producer(*id).is_some_and(|producer| self.scope.found.nodes.contains(&producer));
+        match bound {
+            Some(Bound::Value(id)) if made_here(&id) => Some(id),
+            _ => None,
+        }
+    }
+
+    fn node(&mut self, node: &TemplateNode) -> Result<(), Stop> {
+        let search = self.scope.search;
+        let pattern = search.pattern;
+        let standard = node.domain.is_empty();
+        if standard && operators::since(&node.operator) > search.opset {
+            return Err(Stop::Refused);
+        }
+        let mut attributes: Vec<Attribute> = Vec::new();
+        if let Some(index) = node.attributes_of.as_deref().and_then(|label| pattern.node(label)) {
+            attributes.clone_from(&search.graph.node(self.scope.found.nodes[index]).attributes);
+        }
+        for attribute in &node.attributes {
+            let value = match &attribute.value {
+                TemplateValue::Literal(value) => value.clone(),
+                TemplateValue::Computed(expression, _) => match pattern.attribute(expression.source()) {
+                    Some(slot) if !self.locals.contains_key(expression.source()) => {
+                        self.scope.found.attributes[slot].clone()
+                    }
+                    _ => self.attribute(&self.evaluate(expression)?)?,
+                },
+            };
+            let value = typed(value, attribute.kind.as_deref());
+            attributes.retain(|known| known.name != attribute.name);
+            attributes.push(Attribute::new(attribute.name.clone(), value));
+        }
+        let mut inputs = Vec::new();
+        for input in &node.inputs {
+            self.input(input, &mut inputs)?;
+        }
+        while inputs.last() == Some(&Operand::Nothing) {
+            inputs.pop();
+        }
+        let outputs: Vec<Operand> = node
+            .outputs
+            .iter()
+            .map(|name| {
+                if name.is_empty() {
+                    return Operand::Nothing;
+                }
+                match self.captured_output(name) {
+                    Some(id) => {
+                        self.locals.entry(name.clone()).or_insert(Local::Operand(Operand::Existing(id)));
+                        self.assigned.entry(name.clone()).or_default().push(Operand::Existing(id));
+                        Operand::Existing(id)
+                    }
+                    None => {
+                        let operand = Operand::Fresh(self.plan.fresh);
+                        self.plan.fresh += 1;
+                        self.assign(name, operand);
+                        operand
+                    }
+                }
+            })
+            .collect();
+        let mut draft = Draft {
+            named_after: node.label.as_deref().and_then(|label| pattern.node(label)),
+            operator: node.operator.clone(),
+            domain: node.domain.clone(),
+            attributes,
+            inputs,
+            outputs,
+        };
+        if standard {
+            self.lower(&mut draft)?;
+        }
+        self.plan.drafts.push(draft);
+        Ok(())
+    }
+
+    fn input(&mut self, input: &TemplateInput, inputs: &mut Vec<Operand>) -> Result<(), Stop> {
+        match input {
+            TemplateInput::Absent => inputs.push(Operand::Nothing),
+            TemplateInput::Value(name) => {
+                let operand = self.operand(name)?;
+                inputs.push(operand);
+            }
+            TemplateInput::List(name) => {
+                if let Some(all) = self.assigned.get(name) {
+                    inputs.extend(all.iter().copied());
+                } else if let Some(slot) = self.scope.search.pattern.list(name) {
+                    for bound in self.scope.found.lists[slot].clone() {
+                        let operand = self.bound(bound);
+                        inputs.push(operand);
+                    }
+                } else {
+                    return Err(wrong(format!("`{name}...` is not a list of values")));
+                }
+            }
+            TemplateInput::Constant { element, dims, values, .. } => {
+                let CelValue::List(items) = self.evaluate(values)? else { return Err(wrong("expected values")) };
+                let mut flat = Vec::new();
+                flatten(&items, &mut flat);
+                let dtype = match element {
+                    Some(element) => {
+                        let like = |name: &str| match self.scope.named(name) {
+                            Some(Bound::Value(id)) => self.scope.search.graph.value(id).dtype,
+                            Some(Bound::Virtual(tensor)) => Some(tensor.dtype()),
+                            _ => None,
+                        };
+                        Some(element_type(element, like).ok_or(Stop::Refused)?)
+                    }
+                    None => None,
+                };
+                let dims = dims.clone().unwrap_or_else(|| {
+                    if dtype.is_some() && flat.len() == 1 { vec![] } else { vec![flat.len() as i64] }
+                });
+                let tensor = tensor(dtype, dims, &flat)?;
+                let operand = self.constant(Arc::new(tensor));
+                inputs.push(operand);
+            }
+        }
+        Ok(())
+    }
+
+    fn attribute(&self, value: &CelValue) -> Result<AttributeValue, Stop> {
+        Ok(match value {
+            CelValue::Int(value) => AttributeValue::Int(*value),
+            CelValue::Float(value) => AttributeValue::Float(*value as f32),
+            CelValue::Bool(value) => AttributeValue::Int(i64::from(*value)),
+            CelValue::String(text) => AttributeValue::from(text.as_str()),
+            CelValue::List(items) => {
+                let mut whole = Vec::new();
+                let mut real = Vec::new();
+                for item in items.iter() {
+                    match item {
+                        CelValue::Int(value) => {
+                            whole.push(*value);
+                            real.push(*value as f32);
+                        }
+                        CelValue::Float(value) => real.push(*value as f32),
+                        CelValue::Null => return Err(Stop::Refused),
+                        _ => return Err(wrong("expected numbers in the list of an attribute")),
+                    }
+                }
+                if whole.len() == real.len() { AttributeValue::Ints(whole) } else { AttributeValue::Floats(real) }
+            }
+            CelValue::Null => return Err(Stop::Refused),
+            _ => return Err(wrong("expected a number, a text or a list for an attribute")),
+        })
+    }
+
+    /// Says a node in the model's opset: inputs that were attributes before become attributes again.
+    fn lower(&self, draft: &mut Draft) -> Result<(), Stop> {
+        let search = self.scope.search;
+        if draft.operator == "Split" {
+            draft.attributes.retain(|attribute| attribute.name != "num_outputs");
+            if search.opset >= 18 && draft.inputs.len() < 2 {
+                draft.attributes.push(Attribute::new("num_outputs", AttributeValue::Int(draft.outputs.len() as i64)));
+            }
+        }
+        let Some(moved) = operators::moved(&draft.operator) else { return Ok(()) };
+        let attribute = if search.opset >= moved.since {
+            // A copied attribute that has become an input would be an error.
+            draft.attributes.retain(|attribute| attribute.name != moved.attribute);
+            return Ok(());
+        } else {
+            moved.attribute
+        };
+        let Some(&operand) = draft.inputs.get(moved.input) else { return Ok(()) };
+        let tensor = match operand {
+            Operand::Nothing => None,
+            Operand::Constant(index) => self.plan.constants.get(index).cloned(),
+            Operand::Existing(id) => Some(search.graph.constant(id).ok_or(Stop::Refused)?),
+            Operand::Fresh(_) => return Err(Stop::Refused),
+        };
+        draft.inputs.truncate(moved.input);
+        if let Some(tensor) = tensor {
+            let value = operators::as_attribute(&draft.operator, &tensor).ok_or(Stop::Refused)?;
+            draft.attributes.retain(|known| known.name != attribute);
+            draft.attributes.push(Attribute::new(attribute, value));
+        }
+        Ok(())
+    }
+}
+
+fn typed(value: AttributeValue, kind: Option<&str>) -> AttributeValue {
+    match (value, kind) {
+        (AttributeValue::Int(value), Some("float")) => AttributeValue::Float(value as f32),
+        (AttributeValue::Float(value), Some("int")) => AttributeValue::Int(value as i64),
+        (AttributeValue::Ints(values), Some("floats")) => {
+            AttributeValue::Floats(values.into_iter().map(|value| value as f32).collect())
+        }
+        (value, _) => value,
+    }
+}
+
+fn flatten(items: &[CelValue], flat: &mut Vec<CelValue>) {
+    for item in items {
+        match item {
+            CelValue::List(inner) => flatten(inner, flat),
+            other => flat.push(other.clone()),
+        }
+    }
+}
+
+fn tensor(dtype: Option<DType>, dims: Vec<i64>, values: &[CelValue]) -> Result<Tensor, Stop> {
+    if dims.iter().product::<i64>() != values.len() as i64 {
+        return Err(wrong(format!("{} values for the dimensions {dims:?}", values.len())));
+    }
+    let mut whole = Vec::new();
+    let mut real = Vec::new();
+    for value in values {
+        match value {
+            CelValue::Int(value) => {
+                whole.push(*value);
+                real.push(*value as f64);
+            }
+            CelValue::Float(value) => real.push(*value),
+            CelValue::Bool(value) => {
+                whole.push(i64::from(*value));
+                real.push(f64::from(u8::from(*value)));
+            }
+            CelValue::Null => return Err(Stop::Refused),
+            _ => return Err(wrong("expected numbers in a constant; a captured value needs a field, such as `.value`")),
+        }
+    }
+    let all_whole = whole.len() == real.len();
+    let dtype = dtype.unwrap_or(if all_whole { DType::Int64 } else { DType::Float });
+    let made = if all_whole && !dtype.is_float() {
+        Tensor::from_i64s("", dtype, &dims, &whole)
+    } else {
+        Tensor::from_f64s("", dtype, &dims, &real)
+    };
+    made.ok_or_else(|| wrong(format!("a constant cannot be made of type {}", dtype.name())))
+}
+
+impl Plan {
+    /// Settles which planned value becomes which output; none where an output would have to be two things at once.
+    fn settle(mut self, graph: &Graph) -> Option<Plan> {
+        let mut aliases = Vec::new();
+        for (to, from) in std::mem::take(&mut self.aliases) {
+            match from {
+                Operand::Fresh(_) => {
+                    for draft in &mut self.drafts {
+                        for operand in draft.inputs.iter_mut().chain(&mut draft.outputs) {
+                            if *operand == from {
+                                *operand = Operand::Existing(to);
+                            }
+                        }
+                    }
+                }
+                Operand::Existing(id) => {
+                    if graph.is_output(to) {
+                        // The output's name must stay, so the value before it takes that name; only an inner one can.
+                        let inner = graph.producer(id).is_some()
+                            && !graph.is_output(id)
+                            && !graph.is_input(id)
+                            && graph.initializer(id).is_none();
+                        if !inner {
+                            return None;
+                        }
+                    }
+                    aliases.push((to, from));
+                }
+                Operand::Nothing | Operand::Constant(_) => return None,
+            }
+        }
+        self.aliases = aliases;
+        Some(self)
+    }
+
+    /// Whether the plan makes this value.
+    pub fn makes(&self, value: ValueId) -> bool {
+        self.aliases.iter().any(|(to, _)| *to == value)
+            || self.drafts.iter().any(|draft| draft.outputs.contains(&Operand::Existing(value)))
+    }
+
+    /// Carries the plan out: new nodes before `before`, matched ones removed. `taken` are the names of nodes.
+    pub fn carry_out(self, graph: &mut Graph, found: &Match, before: NodeId, taken: &mut HashSet<String>) -> Made {
+        let anchor = graph.node(before);
+        let base = if anchor.name.is_empty() {
+            anchor.writes().next().map(|id| graph.value(id).name.clone()).unwrap_or_default()
+        } else {
+            anchor.name.clone()
+        };
+        let old_names: Vec<String> = found.nodes.iter().map(|id| graph.node(*id).name.clone()).collect();
+        for name in &old_names {
+            taken.remove(name);
+        }
+        let mut counts: HashMap<String, usize> = HashMap::new();
+        for draft in &self.drafts {
+            *counts.entry(draft.operator.clone()).or_default() += 1;
+        }
+        let mut numbers: HashMap<String, usize> = HashMap::new();
+        let mut values: HashMap<Operand, ValueId> = HashMap::new();
+        let mut nodes = Vec::new();
+        for draft in &self.drafts {
+            let wanted = match draft.named_after.map(|index| old_names[index].clone()).filter(|name| !name.is_empty()) {
+                Some(name) => name,
+                None => {
+                    let number = numbers.entry(draft.operator.clone()).or_default();
+                    let suffix =
+                        if counts.get(&draft.operator) > Some(&1) { format!("_{number}") } else { String::new() };
+                    *number += 1;
+                    format!("{base}_{}{suffix}", draft.operator.to_lowercase())
+                }
+            };
+            let mut name = wanted.clone();
+            let mut next = 1;
+            while !taken.insert(name.clone()) {
+                name = format!("{wanted}_{next}");
+                next += 1;
+            }
+            let mut node = Node::new(draft.operator.clone(), [], []);
+            node.name.clone_from(&name);
+            node.domain.clone_from(&draft.domain);
+            node.attributes.clone_from(&draft.attributes);
+            for operand in &draft.inputs {
+                node.inputs.push(self.resolve(graph, &name, 0, *operand, &mut values));
+            }
+            // Outputs follow once the matched nodes have let go of them.
+            let id = graph.insert_before(before, node);
+            nodes.push(id);
+            for (index, operand) in draft.outputs.iter().enumerate() {
+                if matches!(operand, Operand::Fresh(_)) {
+                    self.resolve(graph, &name, index, *operand, &mut values);
+                }
+            }
+        }
+        for id in &found.nodes {
+            graph.remove_node(*id);
+        }
+        for (draft, id) in self.drafts.iter().zip(&nodes) {
+            for (index, operand) in draft.outputs.iter().enumerate() {
+                let value = match operand {
+                    Operand::Existing(id) => Some(*id),
+                    other => values.get(other).copied(),
+                };
+                graph.set_output(*id, index, value);
+            }
+        }
+        let mut aliases = Vec::new();
+        for (to, from) in &self.aliases {
+            if let Operand::Existing(from) = from {
+                aliases.push((*to, alias(graph, *to, *from)));
+            }
+        }
+        Made { nodes, aliases }
+    }
+
+    fn resolve(
+        &self,
+        graph: &mut Graph,
+        node: &str,
+        index: usize,
+        operand: Operand,
+        values: &mut HashMap<Operand, ValueId>,
+    ) -> Option<ValueId> {
+        match operand {
+            Operand::Nothing => None,
+            Operand::Existing(id) => Some(id),
+            Operand::Fresh(_) => {
+                Some(*values.entry(operand).or_insert_with(|| graph.add_value(&format!("{node}_output_{index}"))))
+            }
+            Operand::Constant(at) => {
+                if let Some(id) = values.get(&operand) {
+                    return Some(*id);
+                }
+                let mut tensor = self.constants.get(at)?.as_ref().clone();
+                let id = graph.add_value(&format!("{node}_constant"));
+                tensor.name = Some(graph.value(id).name.clone());
+                graph.set_initializer(id, tensor);
+                values.insert(operand, id);
+                Some(id)
+            }
+        }
+    }
+}
+
+/// Makes `to` be `from`; returns the value that is left.
+fn alias(graph: &mut Graph, to: ValueId, from: ValueId) -> ValueId {
+    if graph.is_output(to)
+        && let Some(producer) = graph.producer(from)
+        && let Some(index) = graph.node(producer).outputs.iter().position(|output| *output == Some(from))
+    {
+        graph.set_output(producer, index, Some(to));
+        graph.replace_uses(from, to);
+        return to;
+    }
+    let (dtype, shape) = (graph.value(to).dtype, graph.value(to).shape.clone());
+    let kept = graph.value_mut(from);
+    if kept.dtype.is_none() {
+        kept.dtype = dtype;
+    }
+    if kept.shape.is_none() {
+        kept.shape = shape;
+    }
+    graph.replace_uses(to, from);
+    from
+}

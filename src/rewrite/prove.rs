@@ -1,0 +1,199 @@
+//! Proving applications of rules: the piece before and the piece after run on the same random inputs, and every output
+//! is compared. Pieces that are the same but for names are proven once.
+
+use std::collections::HashMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
+
+use super::apply::Applied;
+use super::rule::Keeps;
+use crate::engine::{Engine, EngineError, Tensors};
+use crate::graph::{AttributeValue, Dim, Graph, Model};
+use crate::onnx::{DType, Tensor};
+
+/// What comparing before and after came to.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Proof {
+    /// The largest absolute difference over all outputs.
+    pub max_abs: f64,
+    /// The largest absolute difference, relative to the largest value where that is above 1.
+    pub relative: f64,
+    /// The cosine between all outputs before and after; 1 where both are zero.
+    pub cosine: f64,
+    /// How many values were compared.
+    pub compared: usize,
+}
+
+impl Proof {
+    /// Whether the difference is what the rule promises.
+    pub fn is_within(&self, keeps: &Keeps) -> bool {
+        match keeps {
+            Keeps::Values => self.max_abs == 0.0,
+            Keeps::Within(tolerance) => self.relative <= *tolerance,
+            Keeps::Changes { .. } => true,
+        }
+    }
+}
+
+/// Why nothing was proven.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs)] // each message says it
+pub enum ProofError {
+    #[error("input {name} has no fixed shape, so it cannot be given values")]
+    Open { name: String },
+    #[error("input {name} of type {dtype} cannot be given random values")]
+    Untyped { name: String, dtype: String },
+    #[error("the graph {side} does not run: {error}")]
+    Run { side: &'static str, error: EngineError },
+    #[error("output {name} is {before} before and {after} after")]
+    Shape { name: String, before: String, after: String },
+    #[error("the pieces were not recorded")]
+    NotRecorded,
+}
+
+/// Proves each application; the result has one entry for each.
+pub fn prove(applied: &[Applied], engine: &dyn Engine) -> Vec<Result<Proof, ProofError>> {
+    let mut known: HashMap<u64, Proof> = HashMap::new();
+    applied
+        .iter()
+        .map(|one| {
+            let (Some(before), Some(after)) = (&one.before, &one.after) else { return Err(ProofError::NotRecorded) };
+            let key = fingerprint(&before.graph) ^ fingerprint(&after.graph).rotate_left(1);
+            if let Some(proof) = known.get(&key) {
+                return Ok(proof.clone());
+            }
+            let proof = compare(before, after, engine)?;
+            known.insert(key, proof.clone());
+            Ok(proof)
+        })
+        .collect()
+}
+
+/// Runs both models on the same random inputs and compares what they have in common of outputs, by position.
+///
+/// # Errors
+/// Inputs without shape, a graph that does not run, outputs that differ in shape.
+pub fn compare(before: &Model, after: &Model, engine: &dyn Engine) -> Result<Proof, ProofError> {
+    let inputs = random_inputs(&before.graph)?;
+    let run = |model: &Model, side| engine.run_once(model, &inputs).map_err(|error| ProofError::Run { side, error });
+    let first = run(before, "before")?;
+    let second = run(after, "after")?;
+    let mut proof = Proof { max_abs: 0.0, relative: 0.0, cosine: 1.0, compared: 0 };
+    let (mut dot, mut left, mut right) = (0.0f64, 0.0f64, 0.0f64);
+    for ((name, a), (_, b)) in first.iter().zip(second.iter()) {
+        if a.dims() != b.dims() || a.dtype() != b.dtype() {
+            let show = |tensor: &Tensor| format!("{}{:?}", tensor.dtype().name(), tensor.dims());
+            return Err(ProofError::Shape { name: name.clone(), before: show(a), after: show(b) });
+        }
+        if let (Ok(a), Ok(b)) = (a.to_bytes(), b.to_bytes())
+            && a == b
+            && a.len() > 1 << 16
+        {
+            // Equal to the bit: only the sums are left, and they are equal too.
+            proof.compared += a.len();
+            continue;
+        }
+        let (Ok(a), Ok(b)) = (a.to_f64s(), b.to_f64s()) else { continue };
+        let scale = a.iter().filter(|value| value.is_finite()).fold(1.0f64, |scale, value| scale.max(value.abs()));
+        for (x, y) in a.iter().zip(&b) {
+            let difference = if x == y || (x.is_nan() && y.is_nan()) { 0.0 } else { (x - y).abs() };
+            let difference = if difference.is_nan() { f64::INFINITY } else { difference };
+            proof.max_abs = proof.max_abs.max(difference);
+            proof.relative = proof.relative.max(difference / scale);
+            if x.is_finite() && y.is_finite() {
+                dot += x * y;
+                left += x * x;
+                right += y * y;
+            }
+        }
+        proof.compared += a.len();
+    }
+    if left > 0.0 && right > 0.0 {
+        proof.cosine = dot / (left.sqrt() * right.sqrt());
+    } else if left != right {
+        proof.cosine = 0.0;
+    }
+    Ok(proof)
+}
+
+/// Random values for every input: floats around zero, whole numbers from 0 to 3.
+fn random_inputs(graph: &Graph) -> Result<Tensors, ProofError> {
+    let mut state = 0x2545_f491_4f6c_dd1d_u64;
+    let mut next = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        (state >> 11) as f64 / (1u64 << 53) as f64
+    };
+    let mut inputs = Tensors::new();
+    for id in &graph.inputs {
+        let value = graph.value(*id);
+        let name = value.name.clone();
+        let open = || ProofError::Open { name: name.clone() };
+        // A size with a name may be any; a small one will do.
+        let dims: Vec<i64> = value
+            .shape
+            .as_ref()
+            .ok_or_else(open)?
+            .iter()
+            .map(|dim| match dim {
+                Dim::Fixed(size) => Ok(*size),
+                Dim::Symbol(_) => Ok(3),
+                Dim::Unknown => Err(open()),
+            })
+            .collect::<Result<_, _>>()?;
+        let dtype = value.dtype.ok_or_else(open)?;
+        let count = dims.iter().product::<i64>().max(0) as usize;
+        let tensor = if dtype.is_float() {
+            Tensor::from_f64s(&name, dtype, &dims, &(0..count).map(|_| next() * 8.0 - 4.0).collect::<Vec<_>>())
+        } else {
+            let top = if dtype == DType::Bool { 2.0 } else { 4.0 };
+            Tensor::from_i64s(&name, dtype, &dims, &(0..count).map(|_| (next() * top) as i64).collect::<Vec<_>>())
+        };
+        let tensor =
+            tensor.ok_or_else(|| ProofError::Untyped { name: name.clone(), dtype: dtype.name().to_string() })?;
+        inputs.insert(name, tensor);
+    }
+    Ok(inputs)
+}
+
+/// A number for a graph's structure, shapes and constants, names left out.
+fn fingerprint(graph: &Graph) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    let mut places: HashMap<crate::graph::ValueId, usize> = HashMap::new();
+    let mut place = |id: crate::graph::ValueId, hasher: &mut DefaultHasher| {
+        let next = places.len();
+        let fresh = !places.contains_key(&id);
+        places.entry(id).or_insert(next).hash(hasher);
+        if fresh {
+            let value = graph.value(id);
+            value.dtype.map(DType::number).hash(hasher);
+            value.shape.hash(hasher);
+            if let Some(tensor) = graph.initializer(id) {
+                tensor.dims().hash(hasher);
+                // Filled weights are as good as any; others are told apart by their bytes.
+                if let Ok(bytes) = tensor.to_bytes() {
+                    bytes.hash(hasher);
+                }
+            }
+        }
+    };
+    graph.inputs.iter().for_each(|id| place(*id, &mut hasher));
+    for (_, node) in graph.nodes() {
+        (&node.op_type, &node.domain).hash(&mut hasher);
+        for attribute in &node.attributes {
+            attribute.name.hash(&mut hasher);
+            match &attribute.value {
+                AttributeValue::Tensor(tensor) => tensor.to_bytes().ok().hash(&mut hasher),
+                other => format!("{other:?}").hash(&mut hasher),
+            }
+        }
+        for id in node.inputs.iter().chain(&node.outputs) {
+            match id {
+                Some(id) => place(*id, &mut hasher),
+                None => usize::MAX.hash(&mut hasher),
+            }
+        }
+    }
+    graph.outputs.iter().for_each(|id| place(*id, &mut hasher));
+    hasher.finish()
+}

@@ -5,11 +5,15 @@
 //! that is not there, an operator the engine does not know, a compile that failed and a run that failed.
 //!
 //! - [`tract`]: in process, nothing to install.
+//! - [`ort`]: ONNX Runtime, where its library is found.
+//! - [`emulate`]: either of them, computing as if in bfloat16 or float16.
 //!
 //! What to feed a model that nobody gave inputs for is in [`samples`]; that two models are the same is shown by
 //! [`prove`].
 
+pub mod emulate;
 mod error;
+pub mod ort;
 mod picture;
 pub mod prove;
 mod quiet;
@@ -28,7 +32,7 @@ use crate::onnx::Tensor;
 pub type Tensors = IndexMap<String, Tensor>;
 
 /// Something that can run models.
-pub trait Engine {
+pub trait Engine: Send + Sync {
     /// What to call it in front of a reader: `tract`, `ort cpu`.
     fn name(&self) -> String;
 
@@ -48,7 +52,7 @@ pub trait Engine {
 }
 
 /// A compiled model.
-pub trait Session {
+pub trait Session: Send {
     /// Runs it. Inputs the model does not have are left alone, so that one set of tensors can feed a model and its parts.
     ///
     /// # Errors

@@ -18,9 +18,9 @@ use tract_onnx::prelude::{
     DatumType, InferenceFact, InferenceModel, InferenceModelExt, IntoRunnable, IntoTValue, TypedRunnableModel,
 };
 use tract_onnx::tract_core::internal::{TVec, TractResult};
-use tract_onnx::tract_hir::internal::{bail, format_err};
+use tract_onnx::tract_hir::internal::{ElementWiseIntoHir, bail, format_err};
 
-use super::{Engine, EngineError, Session, Tensors, in_order, quiet};
+use super::{Engine, EngineError, Session, Tensors, emulate, in_order, quiet};
 use crate::graph::{Graph, Model};
 use crate::onnx::proto::{LOCATION_EXTERNAL, ModelProto, StringStringEntryProto};
 use crate::onnx::{DType, Tensor};
@@ -146,6 +146,11 @@ fn told(error: &tract_onnx::prelude::TractError) -> String {
 
 fn parse(graph: &Graph, mut proto: ModelProto) -> Result<InferenceModel, EngineError> {
     let mut framework = tract_onnx::onnx().with_ignore_value_info(true);
+    framework.op_register.insert(emulate::ROUND, |_, node| {
+        let to = node.get_attr_opt::<i64>("to")?.and_then(|number| DType::from_number(number as i32));
+        let to = to.ok_or_else(|| format_err!("no type to round to"))?;
+        Ok((emulate::round_op(to).into_hir(), vec![]))
+    });
     check_operators(graph, &framework.op_register.0)?;
     let weights = Arc::new(Weights(take_weights(&mut proto)));
     framework.provider = weights;
@@ -174,7 +179,7 @@ fn check_operators<T>(graph: &Graph, known: &std::collections::HashMap<String, T
                 problem,
             })
         };
-        if !node.is_standard() && node.domain != "ai.onnx.ml" {
+        if !node.is_standard() && !["ai.onnx.ml", emulate::DOMAIN].contains(&node.domain.as_str()) {
             return refuse(format!("it has no operators of domain {}", node.domain));
         }
         if !known.contains_key(&node.op_type) {

@@ -1,0 +1,88 @@
+//! The engines on real graphs: tract and ONNX Runtime run the same models and agree, in float32 and emulated.
+
+mod common;
+
+use std::time::Instant;
+
+use common::{model, ort_library};
+use porter::compare::metrics;
+use porter::engine::emulate::{self, Emulated};
+use porter::engine::ort::{Optimisation, Ort};
+use porter::engine::tract::Tract;
+use porter::engine::{Engine, EngineError, samples};
+use porter::onnx::DType;
+
+fn reference() -> Ort {
+    ort_library();
+    Ort::reference().unwrap_or_else(|error| panic!("{error}"))
+}
+
+#[test]
+fn tract_and_onnx_runtime_agree_on_yolo26n() {
+    let ort = reference();
+    for name in ["yolo26n-raw.onnx", "yolo26n-raw-b4.onnx"] {
+        let model = model(name);
+        let inputs = samples::for_model(&model, 1);
+        let start = Instant::now();
+        let theirs = ort.run_once(&model, &inputs).unwrap();
+        let ort_time = start.elapsed();
+        let start = Instant::now();
+        let ours = Tract.run_once(&model, &inputs).unwrap();
+        println!("{name}: ort {ort_time:?}, tract {:?}", start.elapsed());
+        for (output, theirs) in &theirs {
+            let found = metrics(theirs, &ours[output]).unwrap();
+            assert!(found.cosine > 0.99999, "{name} {output}: {found:?}");
+        }
+    }
+}
+
+#[test]
+fn emulated_types_are_the_same_on_both_engines() {
+    let ort = reference();
+    let model = model("yolo26n-cls.onnx");
+    let inputs = samples::for_model(&model, 1);
+    let exact = Tract.run_once(&model, &inputs).unwrap();
+    for (dtype, least, most) in [(DType::Bfloat16, 1e-5, 0.3), (DType::Float16, 1e-6, 0.05)] {
+        let lowered = emulate::lower(&model, dtype, &|_| false);
+        let ours = Tract.run_once(&lowered, &inputs).unwrap();
+        let theirs = ort.run_once(&lowered, &inputs).unwrap();
+        for (name, exact) in &exact {
+            let from_exact = metrics(exact, &ours[name]).unwrap();
+            let between = metrics(&theirs[name], &ours[name]).unwrap();
+            assert!(from_exact.relative > least && from_exact.relative < most, "{dtype} {from_exact:?}");
+            assert!(between.relative < from_exact.relative / 10.0, "{dtype} {between:?} {from_exact:?}");
+        }
+    }
+}
+
+#[test]
+fn an_absent_library_says_what_to_do() {
+    let error = EngineError::Absent { engine: "ONNX Runtime".into(), problem: "p".into(), fix: "f".into() };
+    assert!(error.is_absence());
+    let _ = (Optimisation::All, Emulated(&Tract));
+}
+
+#[test]
+#[ignore = "measures"]
+fn timing() {
+    let ort = reference();
+    for name in std::env::var("MODELS").unwrap_or("yolo26n.onnx,yolo26l.onnx".into()).split(',') {
+        let model = model(name);
+        let inputs = samples::for_model(&model, 1);
+        let lowered = emulate::lower(&model, DType::Bfloat16, &|_| false);
+        for (what, model) in [("float32", &model), ("bfloat16", &lowered)] {
+            for engine in [&Tract as &dyn Engine, &ort] {
+                let start = Instant::now();
+                let session = engine.compile(model);
+                let compiled = start.elapsed();
+                let outcome = session.and_then(|mut session| session.run(&inputs));
+                println!(
+                    "{name} {what} {}: compile {compiled:?}, all {:?}, {:?}",
+                    engine.name(),
+                    start.elapsed(),
+                    outcome.map(|o| o.len())
+                );
+            }
+        }
+    }
+}

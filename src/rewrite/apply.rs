@@ -5,7 +5,7 @@ use std::collections::{BTreeSet, HashSet};
 
 use super::emit::{self, Made};
 use super::locate::Step;
-use super::matching::{Index, Match, Search};
+use super::matching::{Index, Search};
 use super::rule::{Action, Case, Keeps, Rule, RuleError};
 use crate::graph::{Graph, Model, Node, NodeId, ValueId};
 
@@ -162,7 +162,7 @@ impl Pass<'_> {
             opset: self.opset,
             pattern: &case.pattern,
             predicates: &case.predicates,
-            produced: Some(&case.template.produced),
+            template: Some(&case.template),
         };
         let found = search.at(anchor).map_err(|(index, error)| {
             let case_path = [Step::Key("cases"), Step::Item(number), Step::Key("where"), Step::Item(index)];
@@ -176,7 +176,8 @@ impl Pass<'_> {
             Box::new(self.rule.error("replace", path, &error))
         })?;
         let Some(plan) = plan else { return Ok(false) };
-        let leaving = leaving(graph, &found);
+        let removed = emit::removed(&found, &case.template);
+        let leaving = leaving(graph, &removed);
         if !leaving.iter().all(|value| plan.makes(*value)) {
             return Ok(false);
         }
@@ -184,12 +185,13 @@ impl Pass<'_> {
         let before = self.options.record.then(|| piece(graph, &found.nodes, &leaving));
         let taken = names.get_or_insert_with(|| graph.nodes().map(|(_, node)| node.name.clone()).collect());
         let last = last_of(graph, &found.nodes).unwrap_or(anchor);
-        let made = plan.carry_out(graph, &found, last, taken);
+        let made = plan.carry_out(graph, &found, &removed, last, taken);
+        let kept: Vec<NodeId> = found.nodes.iter().copied().filter(|id| !removed.contains(id)).collect();
         let new_nodes = made.nodes.iter().map(|id| graph.label(*id)).collect();
         let (before, after) = match before {
             Some(before) => {
                 let names: Vec<String> = before.outputs.iter().map(|id| before.value(*id).name.clone()).collect();
-                let after = piece_after(graph, &made, &leaving, &names);
+                let after = piece_after(graph, &made, &kept, &leaving, &names);
                 (Some(self.shell.with_graph(before)), Some(self.shell.with_graph(after)))
             }
             None => (None, None),
@@ -207,12 +209,12 @@ impl Pass<'_> {
 }
 
 /// The values of a match that something outside uses.
-fn leaving(graph: &Graph, found: &Match) -> Vec<ValueId> {
-    let inside: BTreeSet<NodeId> = found.nodes.iter().copied().collect();
+fn leaving(graph: &Graph, removed: &[NodeId]) -> Vec<ValueId> {
+    let inside: BTreeSet<NodeId> = removed.iter().copied().collect();
     let outside = |value: &ValueId| {
         graph.is_output(*value) || graph.consumers(*value).iter().any(|consumer| !inside.contains(consumer))
     };
-    let made = found.nodes.iter().flat_map(|id| graph.node(*id).writes().collect::<Vec<_>>());
+    let made = removed.iter().flat_map(|id| graph.node(*id).writes().collect::<Vec<_>>());
     made.filter(outside).collect()
 }
 
@@ -234,12 +236,13 @@ fn piece(graph: &Graph, nodes: &[NodeId], outputs: &[ValueId]) -> Graph {
 }
 
 /// The piece that took another's place; outputs keep the names they had.
-fn piece_after(graph: &Graph, made: &Made, leaving: &[ValueId], names: &[String]) -> Graph {
+fn piece_after(graph: &Graph, made: &Made, kept: &[NodeId], leaving: &[ValueId], names: &[String]) -> Graph {
     let now: Vec<ValueId> = leaving
         .iter()
         .map(|value| made.aliases.iter().find(|(to, _)| to == value).map_or(*value, |(_, from)| *from))
         .collect();
-    let mut after = piece(graph, &made.nodes, &now);
+    let nodes: Vec<NodeId> = made.nodes.iter().chain(kept).copied().collect();
+    let mut after = piece(graph, &nodes, &now);
     let outputs = after.outputs.clone();
     for (index, id) in outputs.into_iter().enumerate() {
         let aliased = made.aliases.iter().any(|(to, _)| *to == leaving[index]);

@@ -9,7 +9,7 @@ use cel::Value as CelValue;
 use super::expr::{Expression, ExpressionError, Outcome, Scope};
 use super::matching::{Bound, Match, MatchScope, Search};
 use super::operators;
-use super::template::{Statement, Template, TemplateInput, TemplateNode, TemplateValue, element_type};
+use super::template::{Statement, Template, TemplateInput, TemplateNode, TemplateOutput, TemplateValue, element_type};
 use crate::graph::{Attribute, AttributeValue, Graph, Node, NodeId, ValueId};
 use crate::onnx::{DType, Tensor};
 
@@ -68,6 +68,11 @@ pub fn plan(search: &Search, found: &Match, template: &Template) -> Result<Optio
         Err(Stop::Refused) => Ok(None),
         Err(Stop::Wrong(error)) => Err(error),
     }
+}
+
+/// The matched nodes that the replacement does without.
+pub fn removed(found: &Match, template: &Template) -> Vec<NodeId> {
+    found.nodes.iter().enumerate().filter(|(index, _)| !template.kept.contains(index)).map(|(_, id)| *id).collect()
 }
 
 enum Stop {
@@ -260,28 +265,23 @@ impl Planner<'_> {
         while inputs.last() == Some(&Operand::Nothing) {
             inputs.pop();
         }
-        let outputs: Vec<Operand> = node
-            .outputs
-            .iter()
-            .map(|name| {
-                if name.is_empty() {
-                    return Operand::Nothing;
-                }
-                match self.captured_output(name) {
-                    Some(id) => {
-                        self.locals.entry(name.clone()).or_insert(Local::Operand(Operand::Existing(id)));
-                        self.assigned.entry(name.clone()).or_default().push(Operand::Existing(id));
-                        Operand::Existing(id)
-                    }
-                    None => {
-                        let operand = Operand::Fresh(self.plan.fresh);
-                        self.plan.fresh += 1;
-                        self.assign(name, operand);
-                        operand
+        let mut outputs = Vec::new();
+        for output in &node.outputs {
+            match output {
+                TemplateOutput::Absent => outputs.push(Operand::Nothing),
+                TemplateOutput::Value(name) => outputs.push(self.output(name)),
+                TemplateOutput::List(name) => {
+                    let slot = pattern.list(name).ok_or(Stop::Refused)?;
+                    for bound in &self.scope.found.lists[slot] {
+                        outputs.push(if let Bound::Value(id) = bound {
+                            Operand::Existing(*id)
+                        } else {
+                            Operand::Nothing
+                        });
                     }
                 }
-            })
-            .collect();
+            }
+        }
         let mut draft = Draft {
             named_after: node.label.as_deref().and_then(|label| pattern.node(label)),
             operator: node.operator.clone(),
@@ -297,6 +297,24 @@ impl Planner<'_> {
         Ok(())
     }
 
+    /// What a name stands for as an output: a matched one that is made again, or a new value.
+    fn output(&mut self, name: &str) -> Operand {
+        match self.captured_output(name) {
+            Some(id) => {
+                let operand = Operand::Existing(id);
+                self.locals.entry(name.to_string()).or_insert(Local::Operand(operand));
+                self.assigned.entry(name.to_string()).or_default().push(operand);
+                operand
+            }
+            None => {
+                let operand = Operand::Fresh(self.plan.fresh);
+                self.plan.fresh += 1;
+                self.assign(name, operand);
+                operand
+            }
+        }
+    }
+
     fn input(&mut self, input: &TemplateInput, inputs: &mut Vec<Operand>) -> Result<(), Stop> {
         match input {
             TemplateInput::Absent => inputs.push(Operand::Nothing),
@@ -305,8 +323,8 @@ impl Planner<'_> {
                 inputs.push(operand);
             }
             TemplateInput::List(name) => {
-                if let Some(all) = self.assigned.get(name) {
-                    inputs.extend(all.iter().copied());
+                if let Some(all) = self.assigned.remove(name) {
+                    inputs.extend(all);
                 } else if let Some(slot) = self.scope.search.pattern.list(name) {
                     for bound in self.scope.found.lists[slot].clone() {
                         let operand = self.bound(bound);
@@ -496,7 +514,14 @@ impl Plan {
     }
 
     /// Carries the plan out: new nodes before `before`, matched ones removed. `taken` are the names of nodes.
-    pub fn carry_out(self, graph: &mut Graph, found: &Match, before: NodeId, taken: &mut HashSet<String>) -> Made {
+    pub fn carry_out(
+        self,
+        graph: &mut Graph,
+        found: &Match,
+        removed: &[NodeId],
+        before: NodeId,
+        taken: &mut HashSet<String>,
+    ) -> Made {
         let anchor = graph.node(before);
         let base = if anchor.name.is_empty() {
             anchor.writes().next().map(|id| graph.value(id).name.clone()).unwrap_or_default()
@@ -504,8 +529,8 @@ impl Plan {
             anchor.name.clone()
         };
         let old_names: Vec<String> = found.nodes.iter().map(|id| graph.node(*id).name.clone()).collect();
-        for name in &old_names {
-            taken.remove(name);
+        for id in removed {
+            taken.remove(&graph.node(*id).name);
         }
         let mut counts: HashMap<String, usize> = HashMap::new();
         for draft in &self.drafts {
@@ -547,7 +572,7 @@ impl Plan {
                 }
             }
         }
-        for id in &found.nodes {
+        for id in removed {
             graph.remove_node(*id);
         }
         for (draft, id) in self.drafts.iter().zip(&nodes) {

@@ -41,6 +41,9 @@ const FUNCTIONS: &[(&str, bool, Body)] = &[
     ("inner", true, |a| Ok(product(&known("inner", split_at_axis("inner", a)?.1)?))),
     ("along", true, along),
     ("wrap", true, wrap),
+    ("gcd", true, gcd),
+    ("type_number", true, type_number),
+    ("infinity", true, |_| Ok(Value::Float(f64::INFINITY))),
     ("unequal", true, |a| Ok(Value::Bool(known("unequal", list("unequal", a, 0)?)?.windows(2).any(|w| w[0] != w[1])))),
     ("all_equal", true, |a| Ok(Value::Bool(all_equal(a)?))),
     ("range", true, range),
@@ -347,7 +350,31 @@ fn split_at_axis(function: &str, arguments: &[Value]) -> Result<(Vec<Value>, Vec
 fn along(arguments: &[Value]) -> Result<Value> {
     let shape = shape("along", arguments)?;
     let axis = axis_of("along", arguments, shape.len())?;
-    at(&[list_of(shape), Value::Int(axis as i64)])
+    // Not an error where it is unknown: `pieces` asks for it but needs it only without sizes.
+    Ok(shape.get(axis).cloned().unwrap_or(Value::Null))
+}
+
+/// The number of an element type in the format, as Cast's `to` wants it.
+fn type_number(arguments: &[Value]) -> Result<Value> {
+    match argument("type_number", arguments, 0)? {
+        Value::String(name) => match crate::onnx::DType::from_name(name) {
+            Some(dtype) => Ok(Value::Int(i64::from(dtype.number()))),
+            None => Err(ExecutionError::function_error("type_number", format!("`{name}` is not an element type"))),
+        },
+        other => Err(wrong("type_number", "the name of an element type", other)),
+    }
+}
+
+fn gcd(arguments: &[Value]) -> Result<Value> {
+    let values = whole("gcd", list("gcd", arguments, 0)?)?;
+    let divide = |a: i64, b: i64| {
+        let (mut a, mut b) = (a.unsigned_abs(), b.unsigned_abs());
+        while b != 0 {
+            (a, b) = (b, a % b);
+        }
+        a as i64
+    };
+    Ok(Value::Int(values.into_iter().fold(0, divide)))
 }
 
 fn wrap(arguments: &[Value]) -> Result<Value> {

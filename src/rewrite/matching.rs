@@ -10,6 +10,7 @@ use super::expr::{self, ExpressionError, Outcome, Scope};
 use super::operators;
 use super::pattern::{AttributeTest, Literal, Pattern, PatternInput, PatternNode, PatternOutput};
 use super::rule::Predicate;
+use super::template::Template;
 use crate::graph::{AttributeValue, Dim, Graph, Node, NodeId, ValueId};
 use crate::onnx::{DType, Tensor};
 
@@ -93,8 +94,8 @@ pub struct Search<'a> {
     pub pattern: &'a Pattern,
     /// What must hold.
     pub predicates: &'a [Predicate],
-    /// Captured outputs that the replacement makes again; none asks nothing about what is hidden.
-    pub produced: Option<&'a BTreeSet<String>>,
+    /// The replacement, which has to make again what it hides from others; none hides nothing.
+    pub template: Option<&'a Template>,
 }
 
 /// A predicate that cannot be evaluated: which, and why.
@@ -339,9 +340,9 @@ impl Search<'_> {
     /// Whether every value that the match makes and others use is made again by the replacement, and putting the
     /// replacement in one place makes no cycle.
     fn hides_nothing(&self, found: &Match) -> bool {
-        let Some(produced) = self.produced else { return true };
+        let Some(template) = self.template else { return true };
         let mut kept: BTreeSet<ValueId> = BTreeSet::new();
-        for name in produced {
+        for name in &template.produced {
             if let Some(slot) = self.pattern.value(name)
                 && let Bound::Value(id) = &found.values[slot]
             {
@@ -356,7 +357,10 @@ impl Search<'_> {
             }
         }
         let mut leaving = 0;
-        for &id in &found.nodes {
+        for (index, &id) in found.nodes.iter().enumerate() {
+            if template.kept.contains(&index) {
+                continue;
+            }
             let mut leaves = false;
             for value in self.graph.node(id).writes() {
                 let outside = self.graph.is_output(value)

@@ -57,7 +57,7 @@ impl Matcher {
         if !index.could_match(&self.pattern) {
             return Ok(Vec::new());
         }
-        let search = Search { graph, opset, pattern: &self.pattern, predicates: &self.predicates, produced: None };
+        let search = Search { graph, opset, pattern: &self.pattern, predicates: &self.predicates, template: None };
         let mut all = Vec::new();
         for anchor in index.anchors(graph, &self.pattern) {
             all.extend(search.at(anchor).map_err(|(index, error)| MatcherError::Where { index, error })?);

@@ -13,12 +13,12 @@
 //! Braces hold CEL expressions: `{begin}` is an int64 vector, `float {expr}` a scalar, `x.dtype {expr}` a scalar of
 //! the type that `x` has. An output that the pattern captured keeps its name; any other name is a new value, which a
 //! later line may assign again. `y = x` alone says that `y` is `x`. `part...` as an input takes every value that was
-//! assigned to `part`. `[c]` keeps the name of the matched node `c`, `<...c>` its attributes.
+//! assigned to `part` since it was last taken. `[c]` keeps the name of the matched node `c`, `<...c>` its attributes.
 
 use std::collections::BTreeSet;
 
 use super::expr::{Expression, ExpressionError};
-use super::pattern::{self, Pattern};
+use super::pattern::{self, Pattern, PatternInput, PatternOutput};
 use crate::graph::AttributeValue;
 use crate::onnx::DType;
 use crate::text::ast::*;
@@ -32,6 +32,8 @@ pub struct Template {
     pub body: Vec<Statement>,
     /// Names that it assigns and the pattern captured: outputs it produces.
     pub produced: BTreeSet<String>,
+    /// Places of the pattern's nodes that stay, because the replacement reads what they make.
+    pub kept: BTreeSet<usize>,
 }
 
 /// One line of a replacement.
@@ -94,8 +96,19 @@ pub struct TemplateNode {
     pub attributes: Vec<TemplateAttribute>,
     /// Its inputs.
     pub inputs: Vec<TemplateInput>,
-    /// Its outputs; an empty name is left out.
-    pub outputs: Vec<String>,
+    /// Its outputs.
+    pub outputs: Vec<TemplateOutput>,
+}
+
+/// An output of a node to make.
+#[derive(Debug, PartialEq)]
+pub enum TemplateOutput {
+    /// Left out.
+    Absent,
+    /// A value by name.
+    Value(String),
+    /// Every value of a captured list.
+    List(String),
 }
 
 /// An attribute to set.
@@ -155,11 +168,12 @@ impl Template {
         let mut parser = TemplateParser { source, lines: &lines, at: 0 };
         let indent = lines.first().map_or(0, |line| line.indent);
         let body = parser.block(indent)?;
-        let mut template = Template { body, produced: BTreeSet::new() };
+        let mut template = Template { body, produced: BTreeSet::new(), kept: BTreeSet::new() };
         let mut names = pattern.names();
         let mut produced = BTreeSet::new();
         check(source, &template.body, pattern, &mut names, &mut produced)?;
         template.produced = produced;
+        template.kept = kept(&template, pattern);
         Ok(template)
     }
 
@@ -170,6 +184,50 @@ impl Template {
     pub fn check(&self, pattern: &Pattern) -> Result<(), (Span, ExpressionError)> {
         let mut names = pattern.names();
         check_expressions(&self.body, &mut names)
+    }
+}
+
+/// The nodes of the pattern whose outputs the replacement reads without making them, and those before them.
+fn kept(template: &Template, pattern: &Pattern) -> BTreeSet<usize> {
+    let mut read = BTreeSet::new();
+    reads(&template.body, &mut read);
+    let mut wanted: Vec<usize> = read.difference(&template.produced).filter_map(|name| pattern.value(name)).collect();
+    let mut kept = BTreeSet::new();
+    while let Some(slot) = wanted.pop() {
+        let makes = |node: &pattern::PatternNode| {
+            node.outputs.iter().any(|output| {
+                matches!(output, PatternOutput::Value(other) | PatternOutput::Optional(other) if *other == slot)
+            })
+        };
+        if let Some(index) = pattern.nodes.iter().position(makes)
+            && kept.insert(index)
+        {
+            wanted.extend(pattern.nodes[index].inputs.iter().filter_map(|input| match input {
+                PatternInput::Value { slot, .. } => Some(*slot),
+                _ => None,
+            }));
+        }
+    }
+    kept
+}
+
+fn reads(body: &[Statement], names: &mut BTreeSet<String>) {
+    for statement in body {
+        match statement {
+            Statement::Node(node) => names.extend(node.inputs.iter().filter_map(|input| match input {
+                TemplateInput::Value(name) => Some(name.clone()),
+                _ => None,
+            })),
+            Statement::Alias { from, .. } => {
+                names.insert(from.clone());
+            }
+            Statement::Let { .. } => {}
+            Statement::For { body, .. } => reads(body, names),
+            Statement::If { then, otherwise, .. } => {
+                reads(then, names);
+                reads(otherwise, names);
+            }
+        }
     }
 }
 
@@ -349,11 +407,7 @@ impl TemplateParser<'_> {
             operator,
             attributes,
             inputs,
-            outputs: node
-                .outputs
-                .into_iter()
-                .map(|output| if output.name.text == "_" { String::new() } else { output.name.text })
-                .collect(),
+            outputs: node.outputs.into_iter().map(output).collect(),
         })
     }
 
@@ -376,6 +430,14 @@ impl TemplateParser<'_> {
         }
         let values = Expression::new(format!("[{}]", &self.source[span.clone()]));
         Ok(TemplateInput::Constant { element, dims, values, span })
+    }
+}
+
+fn output(output: OutputAst) -> TemplateOutput {
+    match output.name.text.as_str() {
+        "" | "_" => TemplateOutput::Absent,
+        _ if output.variadic => TemplateOutput::List(output.name.text),
+        _ => TemplateOutput::Value(output.name.text),
     }
 }
 
@@ -418,8 +480,15 @@ fn check(
                         return Err(missing(name, "a captured value or one assigned before"));
                     }
                 }
-                for output in node.outputs.iter().filter(|output| !output.is_empty()) {
-                    assign(output, pattern, names, produced);
+                for output in &node.outputs {
+                    match output {
+                        TemplateOutput::Absent => {}
+                        TemplateOutput::Value(name) => assign(name, pattern, names, produced),
+                        TemplateOutput::List(name) if pattern.list(name).is_some() => {
+                            produced.insert(name.clone());
+                        }
+                        TemplateOutput::List(name) => return Err(missing(name, "a captured list of outputs")),
+                    }
                 }
             }
             Statement::Alias { to, from } => {
@@ -460,7 +529,9 @@ fn assign(name: &str, pattern: &Pattern, names: &mut BTreeSet<String>, produced:
 
 fn assigns(body: &[Statement], name: &str) -> bool {
     body.iter().any(|statement| match statement {
-        Statement::Node(node) => node.outputs.iter().any(|output| output == name),
+        Statement::Node(node) => {
+            node.outputs.iter().any(|output| matches!(output, TemplateOutput::Value(other) if other == name))
+        }
         Statement::Alias { to, .. } => to == name,
         Statement::Let { .. } => false,
         Statement::For { body, .. } => assigns(body, name),
@@ -490,7 +561,10 @@ fn check_expressions(body: &[Statement], names: &mut BTreeSet<String>) -> Result
                         values.check(names).map_err(|error| inside(span, error, 1))?;
                     }
                 }
-                names.extend(node.outputs.iter().cloned());
+                names.extend(node.outputs.iter().filter_map(|output| match output {
+                    TemplateOutput::Value(name) => Some(name.clone()),
+                    _ => None,
+                }));
             }
             Statement::Alias { to, .. } => {
                 names.insert(to.clone());

@@ -306,7 +306,7 @@ impl Parser<'_> {
         let Some((text, span)) = self.at.quotable_name()? else {
             return Err(self.at.error("the name of an output, or `=`"));
         };
-        let variadic = self.mode == Mode::Pattern && self.at.take("...");
+        let variadic = self.mode != Mode::Graph && self.at.take("...");
         let optional = self.mode == Mode::Pattern && self.at.take("?");
         Ok(OutputAst { name: Name { text, span }, variadic, optional })
     }

@@ -31,7 +31,7 @@ pub(super) fn model(mut proto: ModelProto) -> Result<Model, GraphError> {
 }
 
 /// Builds a graph; `outer` holds every name that an enclosing graph offers.
-fn graph(proto: GraphProto, outer: &HashMap<String, Known>) -> Result<Graph, GraphError> {
+pub(super) fn graph(proto: GraphProto, outer: &HashMap<String, Known>) -> Result<Graph, GraphError> {
     let mut graph = Graph::new(proto.name.unwrap_or_default());
     graph.doc_string = proto.doc_string;
     graph.metadata = proto.metadata_props;
@@ -228,7 +228,7 @@ fn build_node(
     Ok(node)
 }
 
-fn attribute(proto: AttributeProto, scope: &HashMap<String, Known>) -> Result<Attribute, GraphError> {
+pub(super) fn attribute(proto: AttributeProto, scope: &HashMap<String, Known>) -> Result<Attribute, GraphError> {
     let name = proto.name.unwrap_or_default();
     let place = format!("attribute '{name}'");
     let missing = || GraphError::new(place.clone(), "has no value");

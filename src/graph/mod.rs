@@ -6,7 +6,9 @@
 mod error;
 mod extract;
 pub mod flops;
+pub mod freeze;
 mod from_proto;
+pub mod inline;
 mod model;
 mod node;
 mod order;

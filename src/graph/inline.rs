@@ -1,0 +1,234 @@
+//! Puts the bodies of model-local functions in the place of the nodes that call them.
+
+use std::collections::HashMap;
+
+use super::{Attribute, AttributeValue, Graph, GraphError, Model, Node, NodeId, ValueId, from_proto};
+use crate::onnx::proto::{FunctionProto, GraphProto, ValueInfoProto};
+
+/// How deep functions may call each other; deeper is a recursion.
+const MAX_DEPTH: usize = 64;
+
+/// Inlines every call of a model-local function, in subgraphs too, and drops the functions.
+///
+/// # Errors
+/// A function that calls itself, a call with more inputs or outputs than the function has, a body that makes no sense.
+pub fn inline_functions(model: &mut Model) -> Result<(), GraphError> {
+    if model.functions.is_empty() {
+        return Ok(());
+    }
+    let functions: HashMap<(String, String, String), FunctionProto> = std::mem::take(&mut model.functions)
+        .into_iter()
+        .map(|function| {
+            let text = |field: &Option<String>| field.clone().unwrap_or_default();
+            ((text(&function.domain), text(&function.name), text(&function.overload)), function)
+        })
+        .collect();
+    for function in functions.values() {
+        for import in &function.opset_import {
+            let domain = import.domain.clone().unwrap_or_default();
+            model.opsets.entry(domain).or_insert(import.version.unwrap_or(1));
+        }
+    }
+    inline_graph(&mut model.graph, &functions, 0)?;
+    model.graph.sort()
+}
+
+type Functions = HashMap<(String, String, String), FunctionProto>;
+
+fn inline_graph(graph: &mut Graph, functions: &Functions, depth: usize) -> Result<(), GraphError> {
+    for id in graph.node_ids() {
+        let node = graph.node(id);
+        let key = (node.domain.clone(), node.op_type.clone(), node.overload.clone().unwrap_or_default());
+        match functions.get(&key) {
+            Some(function) => inline_call(graph, id, function, functions, depth)?,
+            None => {
+                if graph.node(id).subgraphs().next().is_some() {
+                    let mut result = Ok(());
+                    for inner in graph.node_mut(id).subgraphs_mut() {
+                        result = result.and_then(|()| inline_graph(inner, functions, depth)).and_then(|()| inner.sort());
+                    }
+                    result?;
+                    graph.refresh_captures(id);
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+fn inline_call(
+    graph: &mut Graph,
+    id: NodeId,
+    function: &FunctionProto,
+    functions: &Functions,
+    depth: usize,
+) -> Result<(), GraphError> {
+    let place = format!("node '{}'", graph.label(id));
+    let name = function.name.as_deref().unwrap_or_default();
+    if depth > MAX_DEPTH {
+        return Err(GraphError::new(place, format!("function '{name}' calls itself")));
+    }
+    let prefix = graph.label(id);
+    let call = graph.remove_node(id);
+    if call.inputs.len() > function.input.len() || call.outputs.len() > function.output.len() {
+        return Err(GraphError::new(place, format!("gives function '{name}' more inputs or outputs than it has")));
+    }
+    let mut body = body_of(function).map_err(|e| GraphError::new(format!("{place}, function '{name}', {}", e.place), e.problem))?;
+    bind_attributes(&mut body, &call, function);
+    inline_graph(&mut body, functions, depth + 1)?;
+    body.sort()?;
+
+    // Inputs are the caller's values, outputs keep the caller's names, everything between gets the call's name in front.
+    let mut map: HashMap<ValueId, Option<ValueId>> = HashMap::new();
+    for (index, &input) in body.inputs.iter().enumerate() {
+        map.insert(input, call.inputs.get(index).copied().flatten());
+    }
+    let mut aliases = Vec::new();
+    for (index, &output) in body.outputs.iter().enumerate() {
+        let Some(outer) = call.outputs.get(index).copied().flatten() else { continue };
+        if map.contains_key(&output) {
+            aliases.push((output, outer)); // an output that is an input, or given twice
+        } else {
+            map.insert(output, Some(outer));
+        }
+    }
+    for (id, value) in body.values() {
+        map.entry(id).or_insert_with(|| {
+            let new = graph.add_typed_value(&format!("{prefix}/{}", value.name), value.dtype, value.shape.clone());
+            if let Some(tensor) = &value.constant {
+                graph.set_initializer(new, tensor.clone());
+            }
+            Some(new)
+        });
+    }
+    for (_, node) in body.nodes() {
+        let mut node = node.clone();
+        let renamed = |ids: &[Option<ValueId>]| ids.iter().map(|id| id.and_then(|id| map.get(&id).copied().flatten())).collect();
+        node.inputs = renamed(&node.inputs);
+        node.outputs = renamed(&node.outputs);
+        for capture in std::mem::take(&mut node.captures) {
+            if let Some(Some(outer)) = map.get(&capture) {
+                let (old, new) = (body.value(capture).name.clone(), graph.value(*outer).name.clone());
+                node.subgraphs_mut().for_each(|inner| inner.rename_capture(&old, &new));
+            }
+        }
+        node.name = if node.name.is_empty() { format!("{prefix}/{}", node.op_type) } else { format!("{prefix}/{}", node.name) };
+        graph.add_node(node);
+    }
+    for (inner, outer) in aliases {
+        if let Some(Some(source)) = map.get(&inner) {
+            graph.add_node(Node::new("Identity", [*source], [outer]).named(format!("{prefix}/Identity")));
+        }
+    }
+    Ok(())
+}
+
+/// The function's body as a graph.
+fn body_of(function: &FunctionProto) -> Result<Graph, GraphError> {
+    let info = |name: &String| ValueInfoProto { name: Some(name.clone()), ..Default::default() };
+    from_proto::graph(
+        GraphProto {
+            node: function.node.clone(),
+            input: function.input.iter().map(info).collect(),
+            output: function.output.iter().map(info).collect(),
+            value_info: function.value_info.clone(),
+            ..Default::default()
+        },
+        &HashMap::new(),
+    )
+}
+
+/// Replaces references to the function's attributes by the call's values, or the function's defaults; a reference to
+/// neither leaves the attribute out.
+fn bind_attributes(graph: &mut Graph, call: &Node, function: &FunctionProto) {
+    let default = |name: &str| {
+        let found = function.attribute_proto.iter().find(|attribute| attribute.name.as_deref() == Some(name))?;
+        from_proto::attribute(found.clone(), &HashMap::new()).ok().map(|attribute| attribute.value)
+    };
+    let lookup = |name: &str| call.attr(name).cloned().or_else(|| default(name));
+    bind(graph, &lookup);
+}
+
+fn bind(graph: &mut Graph, lookup: &dyn Fn(&str) -> Option<AttributeValue>) {
+    for id in graph.node_ids() {
+        let node = graph.node_mut(id);
+        let attributes = std::mem::take(&mut node.attributes);
+        node.attributes = attributes
+            .into_iter()
+            .filter_map(|attribute| match &attribute.value {
+                AttributeValue::Reference { to, .. } => Some(Attribute { value: lookup(to)?, ..attribute }),
+                _ => Some(attribute),
+            })
+            .collect();
+        node.subgraphs_mut().for_each(|inner| bind(inner, lookup));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::onnx::proto::{AttributeProto, ModelProto, NodeProto, OperatorSetIdProto, attribute_type};
+
+    fn node(op: &str, domain: &str, inputs: &[&str], outputs: &[&str]) -> NodeProto {
+        let names = |list: &[&str]| list.iter().map(|name| name.to_string()).collect();
+        NodeProto {
+            op_type: Some(op.into()),
+            domain: Some(domain.into()),
+            input: names(inputs),
+            output: names(outputs),
+            ..Default::default()
+        }
+    }
+
+    fn model(functions: Vec<FunctionProto>, nodes: Vec<NodeProto>) -> Model {
+        let info = |name: &str| ValueInfoProto { name: Some(name.into()), ..Default::default() };
+        let graph = GraphProto { node: nodes, input: vec![info("x")], output: vec![info("y")], ..Default::default() };
+        let opset = OperatorSetIdProto { version: Some(18), ..Default::default() };
+        Model::from_proto(ModelProto { graph: Some(graph), functions, opset_import: vec![opset], ..Default::default() }).unwrap()
+    }
+
+    fn function(name: &str, nodes: Vec<NodeProto>) -> FunctionProto {
+        FunctionProto {
+            name: Some(name.into()),
+            domain: Some("own".into()),
+            input: vec!["a".into()],
+            output: vec!["b".into()],
+            node: nodes,
+            ..Default::default()
+        }
+    }
+
+    #[test]
+    fn nested_calls_become_their_bodies_with_attributes_bound() {
+        let mut leaky = node("LeakyRelu", "", &["a"], &["b"]);
+        leaky.attribute.push(AttributeProto {
+            name: Some("alpha".into()),
+            ref_attr_name: Some("slope".into()),
+            kind: Some(attribute_type::FLOAT),
+            ..Default::default()
+        });
+        let inner = FunctionProto { attribute: vec!["slope".into()], ..function("Inner", vec![leaky]) };
+        let mut call = node("Inner", "own", &["a"], &["t"]);
+        call.attribute.push(AttributeProto {
+            name: Some("slope".into()),
+            f: Some(0.25),
+            kind: Some(attribute_type::FLOAT),
+            ..Default::default()
+        });
+        let outer = function("Outer", vec![call, node("Neg", "", &["t"], &["b"])]);
+        let mut model = model(vec![inner, outer], vec![node("Outer", "own", &["x"], &["y"])]);
+        inline_functions(&mut model).unwrap();
+        let shown: Vec<String> = model.graph.nodes().map(|(_, n)| format!("{} {:?}", n.op_type, n.float("alpha"))).collect();
+        assert_eq!(shown, ["LeakyRelu Some(0.25)", "Neg None"]);
+        assert!(model.functions.is_empty() && model.graph.value_named("y").is_some());
+    }
+
+    #[test]
+    fn a_function_that_calls_itself_is_refused() {
+        let mut model = model(
+            vec![function("Loop", vec![node("Loop", "own", &["a"], &["b"])])],
+            vec![node("Loop", "own", &["x"], &["y"])],
+        );
+        assert!(inline_functions(&mut model).unwrap_err().to_string().contains("calls itself"));
+    }
+}

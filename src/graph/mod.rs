@@ -7,11 +7,13 @@ mod error;
 mod extract;
 pub mod flops;
 pub mod freeze;
+pub mod fold;
 mod from_proto;
 pub mod inline;
 mod model;
 mod node;
 mod order;
+pub mod shapes;
 mod to_proto;
 mod value;
 

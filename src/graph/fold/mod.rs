@@ -1,0 +1,12 @@
+//! Constant folding: what does not depend on the inputs is computed once, here.
+
+mod arithmetic;
+mod array;
+mod kernel;
+mod layout;
+mod reduction;
+
+pub(in crate::graph) use arithmetic::cast;
+pub(in crate::graph) use array::{Array, axis};
+pub(in crate::graph) use kernel::Call;
+pub(in crate::graph) use layout::{shape_range, slice_bounds};

@@ -6,8 +6,8 @@
 mod error;
 mod extract;
 pub mod flops;
-pub mod freeze;
 pub mod fold;
+pub mod freeze;
 mod from_proto;
 pub mod inline;
 mod model;

@@ -11,6 +11,7 @@
 
 mod failure;
 mod hydrate;
+mod rules;
 mod screen;
 mod strip;
 
@@ -36,6 +37,7 @@ struct Cli {
 enum Command {
     Strip(strip::Args),
     Hydrate(hydrate::Args),
+    Rules(rules::Args),
 }
 
 /// Runs the command that the arguments name.
@@ -43,6 +45,7 @@ pub fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
         Command::Strip(args) => strip::run(args),
         Command::Hydrate(args) => hydrate::run(args),
+        Command::Rules(args) => rules::run(args),
     };
     outcome.unwrap_or_else(|failure| failure.show())
 }

@@ -9,11 +9,10 @@
 //! - [`emulate`]: either of them, computing as if in bfloat16 or float16.
 //!
 //! What to feed a model that nobody gave inputs for is in [`samples`]; that two models are the same is shown by
-//! [`prove`]; what rounding alone does to a model is measured by [`noise`].
+//! [`prove`].
 
 pub mod emulate;
 mod error;
-pub mod noise;
 pub mod ort;
 mod picture;
 pub mod prove;

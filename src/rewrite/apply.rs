@@ -167,13 +167,13 @@ impl Pass<'_> {
         let found = search.at(anchor).map_err(|(index, error)| {
             let case_path = [Step::Key("cases"), Step::Item(number), Step::Key("where"), Step::Item(index)];
             let path = if self.rule.cases.len() == 1 { &case_path[2..] } else { &case_path[..] };
-            Box::new(self.rule.error("where", path, &error))
+            self.rule.error("where", path, &error)
         })?;
         let Some(found) = found else { return Ok(false) };
         let plan = emit::plan(&search, &found, &case.template).map_err(|error| {
             let case_path = [Step::Key("cases"), Step::Item(number), Step::Key("replace")];
             let path = if self.rule.cases.len() == 1 { &case_path[2..] } else { &case_path[..] };
-            Box::new(self.rule.error("replace", path, &error))
+            self.rule.error("replace", path, &error)
         })?;
         let Some(plan) = plan else { return Ok(false) };
         let removed = emit::removed(&found, &case.template);

@@ -15,7 +15,10 @@
 //! ```
 
 mod apply;
+#[cfg(test)]
+mod behaviour;
 mod check;
+pub mod document;
 mod emit;
 pub mod expr;
 mod functions;
@@ -59,7 +62,7 @@ mod tests {
             let path = format!("{}/rewrites/{name}.yaml", env!("CARGO_MANIFEST_DIR"));
             let text = std::fs::read_to_string(&path).unwrap();
             match Rule::parse(&format!("{name}.yaml"), &text, true) {
-                Err(error) => problems.push_str(&format!("{:?}\n", miette::Report::new(error))),
+                Err(error) => problems.push_str(&format!("{:?}\n", miette::Report::new(*error))),
                 Ok(rule) => {
                     for checked in check(&rule, &Tract) {
                         if let Some(problem) = checked.problem {

@@ -170,15 +170,15 @@ struct Source<'a> {
 }
 
 impl Source<'_> {
-    fn error(&self, message: impl Into<String>, label: impl Into<String>, place: Option<Span>) -> RuleError {
-        RuleError {
+    fn error(&self, message: impl Into<String>, label: impl Into<String>, place: Option<Span>) -> Box<RuleError> {
+        Box::new(RuleError {
             rule: self.rule.clone(),
             message: message.into(),
             file: NamedSource::new(self.name, self.text.to_string()).with_language("yaml"),
             place: place.map(|span| SourceSpan::from((span.start, span.len()))),
             label: label.into(),
             help: None,
-        }
+        })
     }
 
     fn at(&self, path: &[Step], span: Option<&Span>) -> Option<Span> {
@@ -186,7 +186,7 @@ impl Source<'_> {
         Some(span.map_or(found.whole.clone(), |span| found.place(span)))
     }
 
-    fn text_error(&self, part: &str, path: &[Step], error: &TextError) -> RuleError {
+    fn text_error(&self, part: &str, path: &[Step], error: &TextError) -> Box<RuleError> {
         let label = format!("expected {}", error.expected);
         self.error(
             format!("in {part}, expected {}, found {}", error.expected, error.found),
@@ -195,8 +195,11 @@ impl Source<'_> {
         )
     }
 
-    fn expression_error(&self, part: &str, path: &[Step], span: Option<Span>, error: &ExpressionError) -> RuleError {
-        self.error(format!("in {part}: {}", error.message), error.message.clone(), self.at(path, span.as_ref()))
+    fn expression_error(&self, part: &str, path: &[Step], span: Option<Span>, error: &ExpressionError) -> Box<RuleError> {
+        // The label is the gist; the message above it has the rest.
+        let gist = error.message.split([';', '\n']).next().unwrap_or_default();
+        let gist = gist.split(" expecting ").next().unwrap_or_default();
+        self.error(format!("in {part}: {}", error.message), gist, self.at(path, span.as_ref()))
     }
 }
 
@@ -206,7 +209,7 @@ impl Rule {
     ///
     /// # Errors
     /// The file, the place in it and what was expected.
-    pub fn parse(name: &str, text: &str, check: bool) -> Result<Rule, RuleError> {
+    pub fn parse(name: &str, text: &str, check: bool) -> Result<Rule, Box<RuleError>> {
         let stem = name.rsplit(['/', '\\']).next().unwrap_or(name).trim_end_matches(".yaml").to_string();
         let mut source = Source { rule: stem.clone(), name, text };
         let file: RuleFile = serde_yaml::from_str(text).map_err(|error| yaml_error(&source, &error))?;
@@ -239,7 +242,7 @@ impl Rule {
     }
 
     /// An error in a predicate or an expression of this rule that shows only on a real graph.
-    pub(super) fn error(&self, part: &str, path: &[Step], error: &ExpressionError) -> RuleError {
+    pub(super) fn error(&self, part: &str, path: &[Step], error: &ExpressionError) -> Box<RuleError> {
         let name = format!("{}.yaml", self.name);
         let source = Source { rule: self.name.clone(), name: &name, text: &self.source };
         source.expression_error(part, path, error.span.clone(), error)
@@ -258,14 +261,15 @@ fn keeps(text: &str) -> Option<Keeps> {
     (!answered_by.is_empty()).then(|| Keeps::Changes { answered_by: answered_by.to_string() })
 }
 
-fn yaml_error(source: &Source, error: &serde_yaml::Error) -> RuleError {
+fn yaml_error(source: &Source, error: &serde_yaml::Error) -> Box<RuleError> {
     let place = error.location().map(|location| {
         let at = location.index().min(source.text.len());
         let line_end = source.text[at..].find('\n').map_or(source.text.len(), |length| at + length);
         at..line_end.max(at)
     });
     let message = error.to_string();
-    let mut shown = source.error(message.clone(), message, place);
+    let gist = message.split(", expected one of").next().unwrap_or_default().to_string();
+    let mut shown = source.error(message, gist, place);
     shown.help = Some(
         "a rule has the keys rule, what, why, references, match, where, replace (or cases, or does), keeps, examples"
             .into(),
@@ -273,7 +277,7 @@ fn yaml_error(source: &Source, error: &serde_yaml::Error) -> RuleError {
     shown
 }
 
-fn cases(source: &Source, file: &RuleFile, check: bool) -> Result<Vec<Case>, RuleError> {
+fn cases(source: &Source, file: &RuleFile, check: bool) -> Result<Vec<Case>, Box<RuleError>> {
     let mut cases = Vec::new();
     match (&file.pattern, &file.replace) {
         (Some(pattern), Some(replace)) => cases.push(case(source, &[], pattern, &file.predicates, replace, check)?),
@@ -311,7 +315,7 @@ fn case(
     predicates: &[String],
     replace: &str,
     check: bool,
-) -> Result<Case, RuleError> {
+) -> Result<Case, Box<RuleError>> {
     let under = |steps: &[Step<'static>]| -> Vec<Step> { path.iter().copied().chain(steps.iter().copied()).collect() };
     let match_text = pattern.to_string();
     let replace_text = replace.to_string();
@@ -336,11 +340,11 @@ fn case(
     Ok(Case { pattern, predicates, template, match_text, replace_text })
 }
 
-fn examples(source: &Source, file: &RuleFile, check: bool) -> Result<Vec<Example>, RuleError> {
+fn examples(source: &Source, file: &RuleFile, check: bool) -> Result<Vec<Example>, Box<RuleError>> {
     let mut examples = Vec::new();
     for (index, example) in file.examples.iter().enumerate() {
         let path = |key| [Step::Key("examples"), Step::Item(index), Step::Key(key)];
-        let read = |key, text: &str| -> Result<(), RuleError> {
+        let read = |key, text: &str| -> Result<(), Box<RuleError>> {
             if check {
                 text::parse_model(text)
                     .map_err(|error| source.text_error(&format!("example {}", index + 1), &path(key), &error))?;

@@ -67,7 +67,7 @@ impl RuleSet {
         files.sort();
         for path in files {
             let text = std::fs::read_to_string(&path).map_err(io(&path))?;
-            let rule = Rule::parse(&path.display().to_string(), &text, true).map_err(Box::new)?;
+            let rule = Rule::parse(&path.display().to_string(), &text, true)?;
             let entry = Entry { name: rule.name.clone(), source: Text::Read, parsed: OnceLock::from(Ok(rule)) };
             match set.entries.iter_mut().find(|known| known.name == entry.name) {
                 Some(known) => *known = entry,
@@ -99,7 +99,7 @@ impl RuleSet {
 impl Entry {
     fn rule(&self) -> Result<&Rule, &RuleError> {
         let parse = || match self.source {
-            Text::Shipped(text) => Rule::parse(&format!("rewrites/{}.yaml", self.name), text, false).map_err(Box::new),
+            Text::Shipped(text) => Rule::parse(&format!("rewrites/{}.yaml", self.name), text, false),
             Text::Read => unreachable_rule(&self.name),
         };
         self.parsed.get_or_init(parse).as_ref().map_err(AsRef::as_ref)
@@ -108,5 +108,5 @@ impl Entry {
 
 /// A rule that was read is there from the start, so this is only what the types ask for.
 fn unreachable_rule(name: &str) -> Result<Rule, Box<RuleError>> {
-    Rule::parse(name, "", false).map_err(Box::new)
+    Rule::parse(name, "", false)
 }

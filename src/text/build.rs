@@ -34,10 +34,13 @@ pub fn model(source: &str) -> Result<Model, TextError> {
     Ok(model)
 }
 
+/// What is known of the values of a graph, by name.
+type Known = HashMap<String, (Option<DType>, Option<Vec<Dim>>)>;
+
 struct Builder<'a> {
     source: &'a str,
     /// Names of the graphs around, innermost last, with what is known of them.
-    outer: &'a [HashMap<String, (Option<DType>, Option<Vec<Dim>>)>],
+    outer: &'a [Known],
 }
 
 impl Builder<'_> {
@@ -288,7 +291,7 @@ impl Builder<'_> {
                 let known = graph
                     .values()
                     .map(|(_, value)| (value.name.clone(), (value.dtype, value.shape.clone())))
-                    .collect::<HashMap<_, _>>();
+                    .collect::<Known>();
                 let mut outer = self.outer.to_vec();
                 outer.push(known);
                 AttributeValue::Graph(Box::new(Builder { source: self.source, outer: &outer }.graph(inner)?))

@@ -170,7 +170,7 @@ impl Parser<'_> {
             None => {
                 self.at = before;
                 match self.at.quotable_name()? {
-                    Some((text, span)) if kind.is_none() || !DType::from_name(&text).is_some() => {
+                    Some((text, span)) if kind.is_none() || DType::from_name(&text).is_none() => {
                         (Name { text, span }, None)
                     }
                     Some((_, _)) => return Err(self.at.error("a name after the type")),

@@ -1,0 +1,112 @@
+//! The page of rules in `docs/`, made from the rule files.
+
+use std::fmt::Write;
+
+use super::rule::Rule;
+
+/// The page as Markdown.
+pub fn page(rules: &[&Rule]) -> String {
+    let mut text = String::from(
+        "# Rewrite rules\n\n\
+         Made from the files in `rewrites/`; a test keeps it current (`porter rules docs` prints it). Every rule is one such file: \
+         a pattern in ONNX's textual syntax, conditions in CEL, a replacement, and examples that are its tests. \
+         `porter rules show NAME` prints one, `porter rules test` runs the examples, and `prepare` proves every place where a \
+         rule was applied by running the piece before and the piece after.\n\n",
+    );
+    let _ = writeln!(text, "| rule | what it does | keeps |\n| --- | --- | --- |");
+    for rule in rules {
+        let _ = writeln!(text, "| [{0}](#{0}) | {1} | {2} |", rule.name, rule.what, rule.keeps);
+    }
+    text.push_str(LANGUAGE);
+    for rule in rules {
+        text.push_str(&section(rule));
+    }
+    text
+}
+
+/// How rules are written, for somebody who writes one.
+const LANGUAGE: &str = r#"
+## How a rule is written
+
+**match** holds the nodes to look for. A name captures a value and is the same value everywhere; `b?` may be left out;
+`parts...` takes all that are left; `_` matches anything. `{2.0}` is a constant of that value, up to rounding. Operands of
+Add, Mul and others that commute are tried both ways. `<axis = axis>` captures an attribute, `<mode = "reflect">` asks for a
+value; an attribute that is not named must be at its default, unless `<...>` says that any will do. `[c]` captures the node.
+Operators are seen as in the newest opset: what became an input (the sizes of Split, the axes of Squeeze and of reductions)
+is an input here, whatever the opset of the model.
+
+**where** holds conditions in CEL. A captured value has `shape`, `rank`, `size`, `dtype`, `value`, `scalar`, `min`, `max`,
+`is_constant`, `is_input`, `is_output`, `uses`, `name` and `present`; `opset` is the model's. Lists take Python's indices and
+slices (`x.shape[-1]`, `x.shape[:axis]`). Functions: `prod sum min max abs sqrt len outer inner along wrap gcd unequal
+all_equal range repeat concat reverse enumerate zip offsets pieces near is_power_of_two ceil_div floor_div broadcasts_to
+is_permutation_identity type_number infinity`, and CEL's own `all exists filter map size`. What hangs on a size that is not
+known is not proven, and the rule does not apply.
+
+**replace** holds the nodes to put in their place, with CEL in braces: `{begin}` is an int64 vector, `float {expr}` a scalar,
+`x.dtype {expr}` a scalar of the type of `x`. `for a, b in list:`, `if condition:`, `else:` and `let name = expr` do what they
+say. An output that the pattern captured keeps its name. `[c]` keeps the matched node's name, `<...c>` its attributes. A
+matched value that something outside uses must be made again, or the rule does not apply.
+
+**keeps** says what holds afterwards: `values` (bit for bit), `within 1e-5` (the largest difference, relative to the largest
+value), or `changes, answered by ...` and what makes up for it.
+"#;
+
+/// One rule as Markdown.
+pub fn section(rule: &Rule) -> String {
+    let mut text = format!("\n## {}\n\n{}\n\n{}\n\n", rule.name, rule.what, rule.why.trim());
+    let _ = writeln!(text, "Keeps: {}.", rule.keeps);
+    if !rule.references.is_empty() {
+        let _ = writeln!(text, "\nReferences: {}.", rule.references.join(", "));
+    }
+    for (index, case) in rule.cases.iter().enumerate() {
+        if rule.cases.len() > 1 {
+            let _ = writeln!(text, "\nForm {}:", index + 1);
+        }
+        let _ = write!(text, "\n```text\n{}", block(&case.match_text));
+        for predicate in &case.predicates {
+            let _ = writeln!(text, "where {}", predicate.expression.source());
+        }
+        let _ = write!(text, "=>\n{}```\n", block(&case.replace_text));
+    }
+    if let Some(example) = rule.examples.iter().find(|example| example.after.is_some()) {
+        let shows = example.shows.as_ref().map(|shows| format!(" ({shows})")).unwrap_or_default();
+        let after = example.after.as_deref().unwrap_or_default();
+        let _ = write!(
+            text,
+            "\nExample{shows}:\n\n```text\n{}```\n\nbecomes\n\n```text\n{}```\n",
+            block(&example.before),
+            block(after)
+        );
+    }
+    let refused: Vec<&str> = rule
+        .examples
+        .iter()
+        .filter(|example| example.after.is_none())
+        .filter_map(|example| example.shows.as_deref())
+        .collect();
+    if !refused.is_empty() {
+        let _ = writeln!(text, "\nLeft alone: {}.", refused.join("; "));
+    }
+    text
+}
+
+fn block(text: &str) -> String {
+    format!("{}\n", text.trim_end())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::RuleSet;
+
+    #[test]
+    fn the_page_in_docs_is_current() {
+        let set = RuleSet::shipped();
+        let page = super::page(&set.all().unwrap());
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/rules.md");
+        if std::env::var_os("PORTER_UPDATE_DOCS").is_some() {
+            std::fs::write(path, &page).unwrap();
+        }
+        let written = std::fs::read_to_string(path).unwrap_or_default();
+        assert!(written == page, "docs/rules.md is not current: run `porter rules docs > docs/rules.md`");
+    }
+}

@@ -30,7 +30,10 @@ pub fn freeze(model: &mut Model, sizes: &Freeze) -> Result<(), GraphError> {
         let graph = &mut model.graph;
         let Some(id) = graph.value_named(name).filter(|&id| graph.is_input(id)) else {
             let known: Vec<String> = graph.inputs.iter().map(|&id| spoken(graph, id)).collect();
-            return Err(GraphError::new(format!("--shape {name}"), format!("is no input; the inputs are {}", known.join(", "))));
+            return Err(GraphError::new(
+                format!("--shape {name}"),
+                format!("is no input; the inputs are {}", known.join(", ")),
+            ));
         };
         let said = spoken(graph, id);
         let wrong = |problem: String| GraphError::new(format!("--shape {name}"), problem);
@@ -74,7 +77,10 @@ fn freeze_batch(graph: &mut Graph, batch: i64, names: &mut HashMap<String, i64>)
                 free += 1;
                 match names.get(name) {
                     Some(&size) if size != batch => {
-                        return Err(GraphError::new("--batch", format!("gives {batch} where --shape gives {size} for {name}")));
+                        return Err(GraphError::new(
+                            "--batch",
+                            format!("gives {batch} where --shape gives {size} for {name}"),
+                        ));
                     }
                     _ => names.insert(name.clone(), batch),
                 };
@@ -90,7 +96,10 @@ fn freeze_batch(graph: &mut Graph, batch: i64, names: &mut HashMap<String, i64>)
         // Inputs such as a sample rate or a state have a first size that is no batch: they are left alone.
         Some(id) if free == 0 => Err(GraphError::new(
             format!("--batch {batch}"),
-            format!("the model was exported with a fixed batch: {}. Export it with a dynamic batch, or at this one", spoken(graph, id)),
+            format!(
+                "the model was exported with a fixed batch: {}. Export it with a dynamic batch, or at this one",
+                spoken(graph, id)
+            ),
         )),
         _ => Ok(()),
     }
@@ -126,7 +135,9 @@ pub fn assumed(model: &Model) -> (Freeze, Vec<String>) {
     let mut said = Vec::new();
     for &id in &graph.inputs {
         let value = graph.value(id);
-        let Some(dims) = value.shape.as_ref().filter(|dims| dims.iter().any(|dim| dim.fixed().is_none())) else { continue };
+        let Some(dims) = value.shape.as_ref().filter(|dims| dims.iter().any(|dim| dim.fixed().is_none())) else {
+            continue;
+        };
         let guesses = guess(dims, image);
         let shape: Vec<i64> = dims
             .iter()
@@ -139,7 +150,11 @@ pub fn assumed(model: &Model) -> (Freeze, Vec<String>) {
             .collect();
         let list = shape.iter().map(i64::to_string).collect::<Vec<_>>().join(",");
         let source = if image.is_some() && dims.len() == 4 { "image size from its metadata" } else { "assumed" };
-        said.push(format!("{} taken as [{list}] ({source}); --shape {}=... says otherwise", spoken(graph, id), value.name));
+        said.push(format!(
+            "{} taken as [{list}] ({source}); --shape {}=... says otherwise",
+            spoken(graph, id),
+            value.name
+        ));
         sizes.shapes.push((value.name.clone(), shape));
     }
     (sizes, said)
@@ -205,7 +220,10 @@ mod tests {
     fn a_name_takes_the_same_number_everywhere() {
         let mut model = model();
         freeze(&mut model, &Freeze { shapes: vec![("images".into(), vec![2, 3, 64, 64])], batch: None }).unwrap();
-        assert_eq!((shape(&model, "images").as_str(), shape(&model, "other").as_str()), ("float[2,3,64,64]", "float[2]"));
+        assert_eq!(
+            (shape(&model, "images").as_str(), shape(&model, "other").as_str()),
+            ("float[2,3,64,64]", "float[2]")
+        );
     }
 
     #[test]
@@ -245,6 +263,9 @@ mod tests {
     fn what_is_assumed_is_said() {
         let (sizes, said) = assumed(&model());
         assert_eq!(sizes.shapes, [("images".to_string(), vec![1, 3, 640, 640]), ("other".to_string(), vec![1])]);
-        assert_eq!(said[0], "images float[N1,3,N2,N2] taken as [1,3,640,640] (assumed); --shape images=... says otherwise");
+        assert_eq!(
+            said[0],
+            "images float[N1,3,N2,N2] taken as [1,3,640,640] (assumed); --shape images=... says otherwise"
+        );
     }
 }

@@ -45,7 +45,8 @@ fn inline_graph(graph: &mut Graph, functions: &Functions, depth: usize) -> Resul
                 if graph.node(id).subgraphs().next().is_some() {
                     let mut result = Ok(());
                     for inner in graph.node_mut(id).subgraphs_mut() {
-                        result = result.and_then(|()| inline_graph(inner, functions, depth)).and_then(|()| inner.sort());
+                        result =
+                            result.and_then(|()| inline_graph(inner, functions, depth)).and_then(|()| inner.sort());
                     }
                     result?;
                     graph.refresh_captures(id);
@@ -73,7 +74,8 @@ fn inline_call(
     if call.inputs.len() > function.input.len() || call.outputs.len() > function.output.len() {
         return Err(GraphError::new(place, format!("gives function '{name}' more inputs or outputs than it has")));
     }
-    let mut body = body_of(function).map_err(|e| GraphError::new(format!("{place}, function '{name}', {}", e.place), e.problem))?;
+    let mut body = body_of(function)
+        .map_err(|e| GraphError::new(format!("{place}, function '{name}', {}", e.place), e.problem))?;
     bind_attributes(&mut body, &call, function);
     inline_graph(&mut body, functions, depth + 1)?;
     body.sort()?;
@@ -103,7 +105,8 @@ fn inline_call(
     }
     for (_, node) in body.nodes() {
         let mut node = node.clone();
-        let renamed = |ids: &[Option<ValueId>]| ids.iter().map(|id| id.and_then(|id| map.get(&id).copied().flatten())).collect();
+        let renamed =
+            |ids: &[Option<ValueId>]| ids.iter().map(|id| id.and_then(|id| map.get(&id).copied().flatten())).collect();
         node.inputs = renamed(&node.inputs);
         node.outputs = renamed(&node.outputs);
         for capture in std::mem::take(&mut node.captures) {
@@ -112,7 +115,8 @@ fn inline_call(
                 node.subgraphs_mut().for_each(|inner| inner.rename_capture(&old, &new));
             }
         }
-        node.name = if node.name.is_empty() { format!("{prefix}/{}", node.op_type) } else { format!("{prefix}/{}", node.name) };
+        node.name =
+            if node.name.is_empty() { format!("{prefix}/{}", node.op_type) } else { format!("{prefix}/{}", node.name) };
         graph.add_node(node);
     }
     for (inner, outer) in aliases {
@@ -184,7 +188,8 @@ mod tests {
         let info = |name: &str| ValueInfoProto { name: Some(name.into()), ..Default::default() };
         let graph = GraphProto { node: nodes, input: vec![info("x")], output: vec![info("y")], ..Default::default() };
         let opset = OperatorSetIdProto { version: Some(18), ..Default::default() };
-        Model::from_proto(ModelProto { graph: Some(graph), functions, opset_import: vec![opset], ..Default::default() }).unwrap()
+        Model::from_proto(ModelProto { graph: Some(graph), functions, opset_import: vec![opset], ..Default::default() })
+            .unwrap()
     }
 
     fn function(name: &str, nodes: Vec<NodeProto>) -> FunctionProto {
@@ -218,7 +223,8 @@ mod tests {
         let outer = function("Outer", vec![call, node("Neg", "", &["t"], &["b"])]);
         let mut model = model(vec![inner, outer], vec![node("Outer", "own", &["x"], &["y"])]);
         inline_functions(&mut model).unwrap();
-        let shown: Vec<String> = model.graph.nodes().map(|(_, n)| format!("{} {:?}", n.op_type, n.float("alpha"))).collect();
+        let shown: Vec<String> =
+            model.graph.nodes().map(|(_, n)| format!("{} {:?}", n.op_type, n.float("alpha"))).collect();
         assert_eq!(shown, ["LeakyRelu Some(0.25)", "Neg None"]);
         assert!(model.functions.is_empty() && model.graph.value_named("y").is_some());
     }

@@ -195,7 +195,13 @@ impl Source<'_> {
         )
     }
 
-    fn expression_error(&self, part: &str, path: &[Step], span: Option<Span>, error: &ExpressionError) -> Box<RuleError> {
+    fn expression_error(
+        &self,
+        part: &str,
+        path: &[Step],
+        span: Option<Span>,
+        error: &ExpressionError,
+    ) -> Box<RuleError> {
         // The label is the gist; the message above it has the rest.
         let gist = error.message.split([';', '\n']).next().unwrap_or_default();
         let gist = gist.split(" expecting ").next().unwrap_or_default();

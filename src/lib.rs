@@ -11,6 +11,7 @@ mod load;
 pub mod onnx;
 pub mod partition;
 pub mod rewrite;
+pub mod target;
 pub mod text;
 
 pub use load::load;

@@ -1,0 +1,10 @@
+//! What a part computes in: the policy that decides it node by node, and the pass that converts a part.
+
+mod apply;
+mod kinds;
+mod opset;
+mod policy;
+
+pub use apply::{Applied, DtypeError, apply};
+pub use opset::{OpsetError, raise as raise_opset};
+pub use policy::{NodeType, Policy, Wishes, policy};

@@ -9,10 +9,11 @@
 //! - [`emulate`]: either of them, computing as if in bfloat16 or float16.
 //!
 //! What to feed a model that nobody gave inputs for is in [`samples`]; that two models are the same is shown by
-//! [`prove`].
+//! [`prove`]; what rounding alone does to a model is measured by [`noise`].
 
 pub mod emulate;
 mod error;
+pub mod noise;
 pub mod ort;
 mod picture;
 pub mod prove;

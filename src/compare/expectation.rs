@@ -1,0 +1,281 @@
+//! Whether a difference is more than can be explained: measured noise in place of thresholds.
+//!
+//! # What a difference is held against
+//!
+//! No fixed threshold separates right from wrong. A healthy yolo26n differs by 30 pixels between two engines, because an
+//! attention score sits on a tie and a rounding tips it; a faulty one differs by less. So the original model is run
+//! several times with errors of the size that the element type makes anyway. These runs are the *draws*: in float32 with
+//! every weight and input moved by a few units in the last place; in a 16-bit type with every tensor rounded to it. The
+//! differences between the draws and the plain run say, tensor by tensor and part by part, what rounding does to *this*
+//! model on *this* input. The result under judgement may be about as far from the plain run as they are.
+//!
+//! # Why by quantiles
+//!
+//! Where a tie tips, a handful of elements jump far; everywhere else the differences are tiny. A largest difference only
+//! sees the handful, and would let a fault of that size pass anywhere; a mean sees neither. So each slice (a batch
+//! element, or a channel of one) is held against the draws at several quantiles: half of its elements, 90 %, 99 %. A fault
+//! that touches a whole channel or batch element shows at the half, be it ever so much smaller than the jumps. The
+//! largest difference of all is held against the largest of all draws, since nobody knows where a tie tips next. A channel
+//! of scores is a slice of its own, so that boxes in pixels do not drown it.
+//!
+//! Differences that the type itself makes on one value are always allowed: a few units in the last place of the slice's
+//! largest value.
+//!
+//! # Where it sees nothing
+//!
+//! If the noise in a slice is as large as what the slice says, any value would pass. Such slices are counted as blind, and
+//! a tensor that is blind in more than half of its slices makes the verdict [`Verdict::Unclear`] instead of the same.
+//! Detections of which most are tied at the cut-off are unclear too.
+//!
+//! # Detections
+//!
+//! An end-to-end detector's output is a set, see [`Detections`]. Under bfloat16 scores move, so the order changes, rows
+//! near the cut-off come and go, and boxes move by what the draws' boxes move. The rows that are lost, and the differences
+//! of box, score and the rest between partners, are each held against the draws'.
+
+use serde::Serialize;
+
+use super::{Agreement, Detections, Metrics, Slice, metrics, profile};
+use crate::onnx::{DType, Tensor};
+use indexmap::IndexMap;
+
+/// How often the draws' differences a result may be away.
+const FACTOR: f64 = 4.0;
+
+/// What a model gives on some inputs, and how far rounding alone takes it from there.
+#[derive(Clone, Debug)]
+pub struct Expectation {
+    /// What the original gives.
+    pub reference: IndexMap<String, Tensor>,
+    /// What it gives with errors of the size that the type makes.
+    pub draws: Vec<IndexMap<String, Tensor>>,
+    /// The type whose errors these are.
+    pub dtype: DType,
+}
+
+/// What was found about a result.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Verdict {
+    /// It is no further from the reference than rounding explains.
+    Same,
+    /// Rounding alone makes so much of a difference that nothing can be said.
+    Unclear,
+    /// It is further away than rounding explains.
+    Differs,
+}
+
+/// What was found about one tensor.
+#[derive(Clone, Debug, Serialize)]
+pub struct Finding {
+    /// The tensor's name.
+    pub name: String,
+    /// The verdict on it.
+    pub verdict: Verdict,
+    /// Why, in words; empty when there is nothing to say.
+    pub reason: String,
+    /// How far it is from the reference; none where sizes or types are others.
+    pub metrics: Option<Metrics>,
+    /// The largest difference between a draw and the reference.
+    pub expected: f64,
+    /// The least part of a tensor by which the result was further away than allowed, or how near it came: 1 is the limit.
+    pub strain: f64,
+    /// For each batch element how the detections agree, where the tensor holds detections.
+    pub detections: Vec<Agreement>,
+    /// For each batch element how the worst draw's detections agree.
+    pub expected_detections: Vec<Agreement>,
+    /// Slices in which the noise is as large as the values, of how many.
+    pub blind: (usize, usize),
+}
+
+/// What was found about a result.
+#[derive(Clone, Debug, Serialize)]
+pub struct Report {
+    /// The worst verdict of any tensor.
+    pub verdict: Verdict,
+    /// Tensor by tensor.
+    pub findings: Vec<Finding>,
+}
+
+impl Expectation {
+    /// Judges a result: every tensor of the reference must be there and no further away than explained.
+    pub fn judge(&self, result: &IndexMap<String, Tensor>) -> Report {
+        let findings: Vec<Finding> =
+            self.reference.iter().map(|(name, _)| self.judge_one(name, result.get(name))).collect();
+        let verdict = findings.iter().map(|finding| finding.verdict).max().unwrap_or(Verdict::Same);
+        Report { verdict, findings }
+    }
+
+    fn judge_one(&self, name: &str, result: Option<&Tensor>) -> Finding {
+        let mut finding = Finding {
+            name: name.into(),
+            verdict: Verdict::Same,
+            reason: String::new(),
+            metrics: None,
+            expected: 0.0,
+            strain: 0.0,
+            detections: Vec::new(),
+            expected_detections: Vec::new(),
+            blind: (0, 0),
+        };
+        let differs = |mut finding: Finding, reason: String| {
+            finding.verdict = Verdict::Differs;
+            finding.strain = f64::INFINITY;
+            finding.reason = reason;
+            finding
+        };
+        let reference = &self.reference[name];
+        let Some(result) = result else { return differs(finding, "it is missing".into()) };
+        let measured = match metrics(reference, result) {
+            Ok(measured) => measured,
+            Err(problem) => return differs(finding, problem.to_string()),
+        };
+        let draws: Vec<&Tensor> = self.draws.iter().filter_map(|draw| draw.get(name)).collect();
+        let noise: Vec<Metrics> = draws.iter().filter_map(|draw| metrics(reference, draw).ok()).collect();
+        finding.expected = noise.iter().map(|noise| noise.max_abs).fold(0.0, f64::max);
+        finding.metrics = Some(measured.clone());
+        if measured.equal {
+            return finding;
+        }
+        let apart = noise.iter().map(|noise| noise.non_finite_apart).max().unwrap_or(0);
+        if measured.non_finite_apart as f64 > FACTOR * apart as f64 {
+            let count = measured.non_finite_apart;
+            return differs(finding, format!("{count} elements are NaN or infinite on one side only"));
+        }
+        if !reference.dtype().is_float() {
+            self.judge_whole_numbers(&mut finding, reference, result, &draws);
+        } else if let Some(detections) = Detections::of(reference) {
+            self.judge_detections(&mut finding, &detections, result, &draws);
+        } else {
+            self.judge_values(&mut finding, reference, result, &draws);
+        }
+        finding
+    }
+
+    /// Whole numbers are the same or they are not; ties may tip in as many places as in the draws.
+    fn judge_whole_numbers(&self, finding: &mut Finding, reference: &Tensor, result: &Tensor, draws: &[&Tensor]) {
+        let found = unlike(reference, result);
+        let explained = draws.iter().map(|draw| unlike(reference, draw)).max().unwrap_or(0);
+        let allowed = FACTOR * explained as f64;
+        finding.strain = found as f64 / allowed.max(0.5);
+        if found as f64 > allowed {
+            finding.verdict = Verdict::Differs;
+            finding.reason = format!("{found} of {} elements differ, {explained} explained", reference.len());
+        }
+    }
+
+    /// What one rounding to the type makes of the largest value, and a few times that.
+    fn least(&self) -> f64 {
+        match self.dtype {
+            DType::Bfloat16 => 2f64.powi(-8),
+            DType::Float16 => 2f64.powi(-10),
+            _ => 2f64.powi(-20),
+        }
+    }
+
+    fn judge_values(&self, finding: &mut Finding, reference: &Tensor, result: &Tensor, draws: &[&Tensor]) {
+        let read = |tensor: &Tensor| tensor.to_f32s().unwrap_or_default();
+        let (reference_values, result) = (read(reference), read(result));
+        let draws: Vec<Vec<f32>> = draws.iter().map(|draw| read(draw)).collect();
+        let strains = profile::strains(reference.dims(), &reference_values, &result, &draws, FACTOR, self.least());
+        finding.blind = (strains.blind, strains.slices);
+        let Some(worst) = strains.worst else { return };
+        finding.strain = worst.strain;
+        if worst.strain > 1.0 {
+            finding.verdict = Verdict::Differs;
+            finding.reason = format!(
+                "{}: {} differ by {:.3e} or more, {} explains {:.3e}",
+                place(worst.slice),
+                worst.share,
+                worst.found,
+                self.dtype,
+                worst.explained
+            );
+        } else if 2 * strains.blind > strains.slices {
+            finding.verdict = Verdict::Unclear;
+            finding.reason = format!(
+                "in {} of {} slices {} alone makes as much of a difference as the values are apart",
+                strains.blind, strains.slices, self.dtype
+            );
+        }
+    }
+
+    fn judge_detections(&self, finding: &mut Finding, reference: &Detections, result: &Tensor, draws: &[&Tensor]) {
+        let size = finding.metrics.as_ref().map_or(0.0, |metrics| metrics.scale);
+        let least = self.least();
+        // How far a score may move decides who stands at the cut-off.
+        let moved: Vec<Vec<Agreement>> = draws.iter().filter_map(|draw| reference.compare(draw, 0.0)).collect();
+        let slack = FACTOR * moved.iter().flatten().map(|a| quantile(&a.scores, 0.99)).fold(0.0, f64::max) + least;
+        let noise: Vec<Vec<Agreement>> = draws.iter().filter_map(|draw| reference.compare(draw, slack)).collect();
+        let Some(found) = reference.compare(result, slack) else { return };
+        let mut worst: (f64, String) = (0.0, String::new());
+        let mut hold = |strain: f64, reason: &dyn Fn() -> String| {
+            if strain > worst.0 || strain.is_nan() {
+                worst = (if strain.is_nan() { f64::INFINITY } else { strain }, reason());
+            }
+        };
+        for (element, agreement) in found.iter().enumerate() {
+            let others: Vec<&Agreement> = noise.iter().filter_map(|draw| draw.get(element)).collect();
+            let explained = others.iter().map(|other| other.lost).max().unwrap_or(0);
+            let lost = agreement.lost as f64 / (FACTOR * explained as f64).max(0.5);
+            hold(lost, &|| {
+                format!("batch element {element}: {} detections have no partner, {explained} explained", agreement.lost)
+            });
+            type List = fn(&Agreement) -> &Vec<f64>;
+            let lists: [(&str, List, f64); 3] =
+                [("box", |a| &a.boxes, size), ("score", |a| &a.scores, 1.0), ("rest", |a| &a.rest, size)];
+            for (what, list, scale) in lists {
+                for share in [0.5, 0.9, 1.0] {
+                    let own = quantile(list(agreement), share);
+                    // The last tie may tip anywhere, so the largest is held against every element's.
+                    let pool: Vec<&Agreement> =
+                        if share == 1.0 { noise.iter().flatten().collect() } else { others.clone() };
+                    let explained = pool.iter().map(|other| quantile(list(other), share)).fold(0.0, f64::max);
+                    hold(own / (FACTOR * explained + least * scale), &|| {
+                        let least =
+                            if share == 1.0 { "the worst".into() } else { format!("{:.0} %", 100.0 - share * 100.0) };
+                        format!(
+                            "batch element {element}: {what}: {least} differ by {own:.3e} or more, {} explains {explained:.3e}",
+                            self.dtype
+                        )
+                    });
+                }
+            }
+        }
+        finding.strain = worst.0;
+        let (tied, all) = found.iter().fold((0, 0), |(tied, all), a| (tied + a.at_cut / 2, all + a.count));
+        if worst.0 > 1.0 {
+            finding.verdict = Verdict::Differs;
+            finding.reason = worst.1;
+        } else if 2 * tied > all {
+            finding.verdict = Verdict::Unclear;
+            finding.reason =
+                format!("{tied} of {all} detections are tied at the cut-off, so any of them may be listed");
+        }
+        finding.detections = found;
+        let worst_draw = noise.into_iter().max_by_key(|draw| draw.iter().map(|a| a.count - a.agree).sum::<usize>());
+        finding.expected_detections = worst_draw.unwrap_or_default();
+    }
+}
+
+fn place(slice: Option<Slice>) -> String {
+    slice.map_or_else(|| "the whole".into(), |slice| slice.to_string())
+}
+
+fn unlike(a: &Tensor, b: &Tensor) -> usize {
+    if a.dtype() == DType::String {
+        return a.string_data.iter().zip(&b.string_data).filter(|(a, b)| a != b).count();
+    }
+    match (a.to_i64s(), b.to_i64s()) {
+        (Ok(a), Ok(b)) if a.len() == b.len() => a.iter().zip(&b).filter(|(a, b)| a != b).count(),
+        _ => a.len(),
+    }
+}
+
+/// The value below which `share` of an ascending list lies; 0 for an empty one.
+fn quantile(sorted: &[f64], share: f64) -> f64 {
+    match sorted.len() {
+        0 => 0.0,
+        count => sorted[(((count - 1) as f64) * share).round() as usize],
+    }
+}

@@ -1,0 +1,146 @@
+//! Measures what rounding alone does to a model: the draws of an [`Expectation`].
+//!
+//! In float32 a draw is the model with each weight of its convolutions, products and recurrences, and each float input,
+//! moved at random by up to [`ULPS`] units in the last place. Every layer gets errors of its own, as with another order of
+//! summation, only louder, so that what can tip does tip in some draw. Small constants are left alone: moving a Resize's
+//! scale would change sizes, moving an epsilon means nothing. In a 16-bit type a draw is the model with every tensor
+//! rounded to the type, see [`super::emulate`]; a second one starts from inputs moved by one unit in that type.
+
+use std::collections::HashSet;
+
+use super::random::Random;
+use super::{Engine, EngineError, Tensors, emulate};
+use crate::compare::Expectation;
+use crate::graph::{Graph, Model, Node, ValueId};
+use crate::onnx::{DType, Tensor};
+
+/// Units in the last place by which a float32 draw moves what it moves, at most.
+const ULPS: i32 = 8;
+/// Weights of fewer elements are left alone.
+const SMALL: usize = 16;
+
+/// Which noise to measure.
+pub struct Noise<'a> {
+    /// The type whose errors are to be explained.
+    pub dtype: DType,
+    /// Nodes that stay in float32 when the type is a 16-bit one.
+    pub keep: &'a (dyn Fn(&Node) -> bool + Sync),
+    /// How many draws, 1 at least. With more, rare events are seen.
+    pub draws: usize,
+    /// Another seed gives other draws.
+    pub seed: u64,
+}
+
+impl Noise<'_> {
+    /// The noise of float32: two draws.
+    pub fn float32() -> Self {
+        Self { dtype: DType::Float, keep: &|_| true, draws: 2, seed: 0 }
+    }
+}
+
+/// Runs the model as it is and with the noise; each run in a thread, as many at a time as there are cores.
+///
+/// # Errors
+/// Any of them does not compile or run.
+pub fn measure(
+    engine: &dyn Engine,
+    model: &Model,
+    inputs: &Tensors,
+    noise: &Noise,
+) -> Result<Expectation, EngineError> {
+    let draws = noise.draws.max(1);
+    let job = |index: usize| -> Result<Tensors, EngineError> {
+        match index.checked_sub(1) {
+            None => engine.run_once(model, inputs),
+            Some(draw) => run_draw(engine, model, inputs, noise, draw),
+        }
+    };
+    let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get());
+    let indices: Vec<usize> = (0..=draws).collect();
+    let mut runs = Vec::with_capacity(draws + 1);
+    for group in indices.chunks(cores) {
+        let outcomes: Vec<Result<Tensors, EngineError>> = std::thread::scope(|scope| {
+            let threads: Vec<_> = group.iter().map(|&index| scope.spawn(move || job(index))).collect();
+            threads.into_iter().map(|thread| thread.join().unwrap_or_else(|_| Err(crashed(engine)))).collect()
+        });
+        for outcome in outcomes {
+            runs.push(outcome?);
+        }
+    }
+    let reference = runs.remove(0);
+    Ok(Expectation { reference, draws: runs, dtype: noise.dtype })
+}
+
+fn crashed(engine: &dyn Engine) -> EngineError {
+    EngineError::Run { engine: engine.name(), problem: "it panicked".into() }
+}
+
+fn run_draw(
+    engine: &dyn Engine,
+    model: &Model,
+    inputs: &Tensors,
+    noise: &Noise,
+    draw: usize,
+) -> Result<Tensors, EngineError> {
+    let seed = noise.seed.wrapping_mul(1000).wrapping_add(draw as u64);
+    match noise.dtype {
+        DType::Bfloat16 | DType::Float16 => {
+            let lowered = emulate::lower(model, noise.dtype, noise.keep);
+            // One unit of the type is this many of float32's.
+            let unit = if noise.dtype == DType::Bfloat16 { 1 << 16 } else { 1 << 13 };
+            let moved = (draw > 0).then(|| moved_inputs(inputs, unit, seed));
+            engine.run_once(&lowered, moved.as_ref().unwrap_or(inputs))
+        }
+        _ => engine.run_once(&moved_model(model, ULPS, seed), &moved_inputs(inputs, ULPS, seed)),
+    }
+}
+
+/// The inputs with every float32 value moved at random by up to `ulps` units in the last place.
+fn moved_inputs(inputs: &Tensors, ulps: i32, seed: u64) -> Tensors {
+    inputs.iter().map(|(name, tensor)| (name.clone(), moved(tensor, ulps, seed, name))).collect()
+}
+
+/// The model with every large float32 weight moved likewise.
+fn moved_model(model: &Model, ulps: i32, seed: u64) -> Model {
+    let mut model = model.clone();
+    move_weights(&mut model.graph, ulps, seed);
+    model
+}
+
+fn move_weights(graph: &mut Graph, ulps: i32, seed: u64) {
+    let mut weights: HashSet<ValueId> = HashSet::new();
+    for id in graph.node_ids() {
+        graph.node_mut(id).subgraphs_mut().for_each(|body| move_weights(body, ulps, seed));
+        let node = graph.node(id);
+        let multiplies = ["Conv", "ConvTranspose", "MatMul", "Gemm", "LSTM", "GRU", "RNN", "BatchNormalization"];
+        if multiplies.contains(&node.op_type.as_str()) {
+            // A BatchNormalization's variance may be zero and must not turn negative; moving units never crosses zero.
+            weights.extend(node.inputs.iter().flatten());
+        }
+    }
+    for id in weights {
+        if let Some(tensor) = graph.initializer(id).filter(|tensor| tensor.len() >= SMALL) {
+            let tensor = moved(tensor, ulps, seed, tensor.name());
+            graph.set_initializer(id, tensor);
+        }
+    }
+}
+
+fn moved(tensor: &Tensor, ulps: i32, seed: u64, name: &str) -> Tensor {
+    if tensor.dtype() != DType::Float {
+        return tensor.clone();
+    }
+    let Ok(mut values) = tensor.to_f32s() else { return tensor.clone() };
+    let mut random = Random::new(seed, name);
+    let span = (2 * ulps + 1) as u64;
+    for value in &mut values {
+        if value.is_normal() {
+            let by = (random.next() % span) as i32 - ulps;
+            let moved = f32::from_bits(value.to_bits().wrapping_add_signed(by));
+            if moved.is_normal() && moved.is_sign_positive() == value.is_sign_positive() {
+                *value = moved;
+            }
+        }
+    }
+    Tensor::from_f32(tensor.name(), tensor.dims(), &values)
+}

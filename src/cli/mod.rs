@@ -14,6 +14,7 @@ mod hydrate;
 mod rules;
 mod screen;
 mod strip;
+mod targets;
 
 use std::process::ExitCode;
 
@@ -38,6 +39,7 @@ enum Command {
     Strip(strip::Args),
     Hydrate(hydrate::Args),
     Rules(rules::Args),
+    Targets(targets::Args),
 }
 
 /// Runs the command that the arguments name.
@@ -46,6 +48,7 @@ pub fn main() -> ExitCode {
         Command::Strip(args) => strip::run(args),
         Command::Hydrate(args) => hydrate::run(args),
         Command::Rules(args) => rules::run(args),
+        Command::Targets(args) => targets::run(args),
     };
     outcome.unwrap_or_else(|failure| failure.show())
 }

@@ -155,7 +155,10 @@ impl Check<'_> {
             let mut cache = self.types.borrow_mut();
             let allowed = cache.entry(std::ptr::from_ref(names)).or_insert_with(|| expand(self.target, names));
             if !allowed.contains(&dtype) {
-                return refuse(format!("{} does not take {dtype} ({})", spoken(node), graph.value(id).name), &limits.code);
+                return refuse(
+                    format!("{} does not take {dtype} ({})", spoken(node), graph.value(id).name),
+                    &limits.code,
+                );
             }
         }
         None
@@ -177,10 +180,15 @@ impl Check<'_> {
                 Ok(Some(true)) => {}
                 Ok(Some(false)) => return refuse(requirement.otherwise.as_str(), &code),
                 Ok(None) => {
-                    let reason = format!("{}: that it is not so cannot be shown, a size or value is not known", requirement.otherwise);
+                    let reason = format!(
+                        "{}: that it is not so cannot be shown, a size or value is not known",
+                        requirement.otherwise
+                    );
                     return refuse(reason, &code);
                 }
-                Err(error) => return refuse(format!("`{}` cannot be judged: {error}", requirement.that.source()), &code),
+                Err(error) => {
+                    return refuse(format!("`{}` cannot be judged: {error}", requirement.that.source()), &code);
+                }
             }
         }
         None
@@ -203,7 +211,10 @@ impl Check<'_> {
                 && graph.constant(id).is_none()
                 && value.static_shape().is_none()
             {
-                return refuse(format!("{} has no fixed size ({}): {}", value.name, value.type_text(), rule.reason), &rule.code);
+                return refuse(
+                    format!("{} has no fixed size ({}): {}", value.name, value.type_text(), rule.reason),
+                    &rule.code,
+                );
             }
         }
         None

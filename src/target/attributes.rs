@@ -24,7 +24,9 @@ pub fn default_of(op: &str, attribute: &str) -> Value {
         ("Softmax" | "LogSoftmax" | "Hardmax" | "ArgMax", "axis") if op != "ArgMax" => Value::Int(-1),
         ("TopK" | "LayerNormalization" | "OneHot", "axis") => Value::Int(-1),
         ("Flatten", "axis") => Value::Int(1),
-        (_, "axis" | "batch_dims" | "ceil_mode" | "count_include_pad" | "storage_order" | "align_corners") => Value::Int(0),
+        (_, "axis" | "batch_dims" | "ceil_mode" | "count_include_pad" | "storage_order" | "align_corners") => {
+            Value::Int(0)
+        }
         (_, "antialias" | "exclude_outside" | "select_last_index" | "transA" | "transB" | "fmod") => Value::Int(0),
         (_, "exclusive" | "reverse" | "layout" | "allowzero" | "training_mode" | "center_point_box") => Value::Int(0),
         (_, "input_forget" | "linear_before_reset" | "noop_with_empty_axes" | "block_size") => Value::Int(0),

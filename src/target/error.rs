@@ -76,7 +76,12 @@ pub struct Text<'a> {
 
 impl Text<'_> {
     /// An error at a place.
-    pub fn error(&self, problem: impl AsRef<str>, span: Option<Range<usize>>, expected: impl Into<String>) -> TargetError {
+    pub fn error(
+        &self,
+        problem: impl AsRef<str>,
+        span: Option<Range<usize>>,
+        expected: impl Into<String>,
+    ) -> TargetError {
         let place = span.as_ref().map(|span| format!(":{}", self.line(span.start))).unwrap_or_default();
         FileError {
             message: format!("{}{place}: {}", self.name, problem.as_ref()),
@@ -98,7 +103,8 @@ impl Text<'_> {
             let rest = self.text[start..].lines().next().unwrap_or_default().trim_end();
             start..(start + rest.len().max(1)).min(self.text.len())
         });
-        let expected = problem.split_once("expected ").map_or("here".to_string(), |(_, rest)| format!("expected {rest}"));
+        let expected =
+            problem.split_once("expected ").map_or("here".to_string(), |(_, rest)| format!("expected {rest}"));
         self.error(problem, span, expected)
     }
 

@@ -78,7 +78,11 @@ impl TargetSet {
             Ok(target) => target.clone(),
             Err(TargetError::Unknown { known, .. }) => {
                 let span = place.find("overlay:", &overlay.overlay);
-                return Err(place.error(format!("there is no target '{}'", overlay.overlay), span, format!("expected one of {known}")));
+                return Err(place.error(
+                    format!("there is no target '{}'", overlay.overlay),
+                    span,
+                    format!("expected one of {known}"),
+                ));
             }
             Err(other) => return Err(other),
         };
@@ -178,14 +182,22 @@ fn check(place: &Text, target: &Target) -> Result<(), TargetError> {
     for version in &target.toolchains {
         if Version::parse(version).is_none() {
             let span = place.find("\ntoolchains:", version);
-            return Err(place.error(format!("'{version}' is no version"), span, "expected numbers between dots, such as 2.28"));
+            return Err(place.error(
+                format!("'{version}' is no version"),
+                span,
+                "expected numbers between dots, such as 2.28",
+            ));
         }
     }
     for (set, types) in &target.types {
         for name in types {
             if DType::from_name(name).is_none() {
                 let span = place.find(&format!("\n  {set}:"), name);
-                return Err(place.error(format!("'{name}' is no element type"), span, "expected a name such as float or int64"));
+                return Err(place.error(
+                    format!("'{name}' is no element type"),
+                    span,
+                    "expected a name such as float or int64",
+                ));
             }
         }
     }
@@ -200,7 +212,11 @@ fn check(place: &Text, target: &Target) -> Result<(), TargetError> {
     }
     if target.dtype.policy.last().is_none_or(|rule| rule.when.is_some()) {
         let span = place.find("\ndtype:", "policy:");
-        return Err(place.error("no rule of the dtype policy holds for every model", span, "expected a last rule without `when`"));
+        return Err(place.error(
+            "no rule of the dtype policy holds for every model",
+            span,
+            "expected a last rule without `when`",
+        ));
     }
     for rule in &target.dtype.keep_float32 {
         check_predicate(place, "keep-float32:", &rule.when, NodeScope::knows, NodeScope::NAMES)?;
@@ -222,7 +238,11 @@ fn check_entry(place: &Text, target: &Target, op: &str, entry: &Entry) -> Result
             if DType::from_name(name).is_none() && !target.types.contains_key(name) {
                 let sets: Vec<&str> = target.types.keys().map(String::as_str).collect();
                 let expected = format!("expected an element type or one of the sets {}", sets.join(", "));
-                return Err(place.error(format!("{op}: there are no types '{name}'"), place.find(&after, name), expected));
+                return Err(place.error(
+                    format!("{op}: there are no types '{name}'"),
+                    place.find(&after, name),
+                    expected,
+                ));
             }
         }
         for requirement in &limit.requires {
@@ -262,7 +282,11 @@ fn check_quirk(place: &Text, target: &Target, quirk: &Quirk) -> Result<(), Targe
         if !target.devices.contains_key(device) {
             let known: Vec<&str> = target.devices.keys().map(String::as_str).collect();
             let span = place.find(&after, device);
-            return Err(place.error(format!("{}: there is no device '{device}'", quirk.id), span, format!("expected one of {}", known.join(", "))));
+            return Err(place.error(
+                format!("{}: there is no device '{device}'", quirk.id),
+                span,
+                format!("expected one of {}", known.join(", ")),
+            ));
         }
     }
     if let Some(answer) = &quirk.answer
@@ -270,7 +294,11 @@ fn check_quirk(place: &Text, target: &Target, quirk: &Quirk) -> Result<(), Targe
         && !rule.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-')
     {
         let span = place.find(&after, answer);
-        return Err(place.error(format!("{}: '{answer}' is no answer", quirk.id), span, "expected a rule's name, cut, dtype, freeze-shapes, flags or upgrade"));
+        return Err(place.error(
+            format!("{}: '{answer}' is no answer", quirk.id),
+            span,
+            "expected a rule's name, cut, dtype, freeze-shapes, flags or upgrade",
+        ));
     }
     super::quirk::compile(quirk).map(|_| ()).map_err(|error| {
         let span = place.find(&after, &error.text).map(|whole| match &error.span {

@@ -97,14 +97,19 @@ impl Target {
     /// # Errors
     /// There is no such device, or the toolchain is no version.
     pub fn setting(&self, device: Option<&str>, toolchain: Option<&str>) -> Result<Setting, TargetError> {
-        let name = device.map(str::to_string).or_else(|| self.device.clone()).or_else(|| self.devices.keys().next().cloned());
+        let name =
+            device.map(str::to_string).or_else(|| self.device.clone()).or_else(|| self.devices.keys().next().cloned());
         let device = match name {
             None => Device::default(),
             Some(name) => match self.devices.get(&name) {
                 Some(facts) => Device { name, facts: facts.clone() },
                 None => {
                     let known = self.devices.keys().cloned().collect::<Vec<_>>().join(", ");
-                    return Err(self.not_there("device", &name, if known.is_empty() { "no devices".into() } else { known }));
+                    return Err(self.not_there(
+                        "device",
+                        &name,
+                        if known.is_empty() { "no devices".into() } else { known },
+                    ));
                 }
             },
         };

@@ -198,7 +198,9 @@ impl<'de> Deserialize<'de> for Types {
                 for position in lists.keys() {
                     let number = position.strip_prefix("in").or_else(|| position.strip_prefix("out"));
                     if number.is_none_or(|number| number.parse::<usize>().is_err()) {
-                        return Err(de::Error::custom(format!("'{position}' is no position; write in0, in1, ..., out0")));
+                        return Err(de::Error::custom(format!(
+                            "'{position}' is no position; write in0, in1, ..., out0"
+                        )));
                     }
                 }
                 Ok(Types(lists))
@@ -295,7 +297,8 @@ mod tests {
         let read = |text: &str| serde_yaml::from_str::<Entry>(text);
         assert!(matches!(read("any").unwrap(), Entry::Any) && matches!(read("none").unwrap(), Entry::None));
         assert!(matches!(read("{}").unwrap(), Entry::Limits(limits) if limits.len() == 1));
-        let two = read("[{ opsets: '11..12', dtypes: [float] }, { opsets: '13..', dtypes: { in1: [int64] } }]").unwrap();
+        let two =
+            read("[{ opsets: '11..12', dtypes: [float] }, { opsets: '13..', dtypes: { in1: [int64] } }]").unwrap();
         let Entry::Limits(limits) = two else { panic!("expected limits") };
         assert_eq!(limits[0].dtypes.0[MAIN], ["float"]);
         assert_eq!(limits[1].dtypes.0["in1"], ["int64"]);

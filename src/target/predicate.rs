@@ -37,7 +37,10 @@ impl Predicate {
         for name in self.0.names()? {
             if !known(name) {
                 let span = self.0.source().find(name).map(|at| at..at + name.len());
-                return Err(ExpressionError { message: format!("'{name}' is not known here; there are {expected}"), span });
+                return Err(ExpressionError {
+                    message: format!("'{name}' is not known here; there are {expected}"),
+                    span,
+                });
             }
         }
         Ok(())
@@ -368,7 +371,7 @@ mod tests {
             assert_eq!(ask(yes), Ok(Some(true)), "{yes}");
         }
         assert_eq!(ask("x.shape[2] == 4"), Ok(None));
-            assert_eq!(ask("attrs.dilations == [1, 1]"), Ok(Some(true))); // not written, and the rank decides its default
+        assert_eq!(ask("attrs.dilations == [1, 1]"), Ok(Some(true))); // not written, and the rank decides its default
         let error = ask("shape[0] == 1").unwrap_err();
         assert_eq!(error.span, Some(0..5));
         assert!(error.message.contains("in0, in1"));

@@ -17,7 +17,8 @@ impl Version {
     /// Reads a version.
     pub fn parse(text: &str) -> Option<Version> {
         let text = text.trim();
-        let numbers: Option<Vec<u64>> = text.strip_prefix('v').unwrap_or(text).split('.').map(|n| n.parse().ok()).collect();
+        let numbers: Option<Vec<u64>> =
+            text.strip_prefix('v').unwrap_or(text).split('.').map(|n| n.parse().ok()).collect();
         numbers.map(Version)
     }
 

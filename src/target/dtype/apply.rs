@@ -85,8 +85,7 @@ fn raise(part: &mut Model, policy: &Policy) -> Result<Option<i64>, DtypeError> {
         return Ok(None);
     }
     let node = part.graph.label(id);
-    opset::raise(part, needed)
-        .map_err(|source| DtypeError::Opset { node, dtype: policy.compute, needed, source })?;
+    opset::raise(part, needed).map_err(|source| DtypeError::Opset { node, dtype: policy.compute, needed, source })?;
     Ok(Some(needed))
 }
 
@@ -141,7 +140,8 @@ impl Pass<'_> {
         if let Some(&copy) = self.copies.get(&(value, dtype)) {
             return copy;
         }
-        let (name, shape) = (format!("{}_{}", self.graph.value(value).name, suffix(dtype)), self.graph.value(value).shape.clone());
+        let (name, shape) =
+            (format!("{}_{}", self.graph.value(value).name, suffix(dtype)), self.graph.value(value).shape.clone());
         let copy = self.graph.add_typed_value(&name, Some(dtype), shape);
         self.graph.insert_before(reader, cast(&name, value, copy, dtype));
         self.applied.casts += 1;

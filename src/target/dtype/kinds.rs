@@ -224,16 +224,32 @@ pub fn looks_at_form(op: &str) -> bool {
 
 /// Operators with weights: the rest of a model after the last of them is its tail.
 pub fn is_weighted(op: &str) -> bool {
-    matches!(op, "Conv" | "ConvTranspose" | "MatMul" | "Gemm" | "LSTM" | "GRU" | "RNN" | "Einsum" | "DeformConv" | "Attention")
+    matches!(
+        op,
+        "Conv" | "ConvTranspose" | "MatMul" | "Gemm" | "LSTM" | "GRU" | "RNN" | "Einsum" | "DeformConv" | "Attention"
+    )
 }
 
 /// Operators that make numbers from a dtype attribute or from integers rather than from float tensors.
 pub fn is_source(op: &str) -> bool {
     matches!(
         op,
-        "ConstantOfShape" | "EyeLike" | "RandomNormal" | "RandomNormalLike" | "RandomUniform" | "RandomUniformLike"
-            | "Bernoulli" | "Multinomial" | "Range" | "BlackmanWindow" | "HannWindow" | "HammingWindow"
-            | "MelWeightMatrix" | "CastLike" | "DFT" | "STFT"
+        "ConstantOfShape"
+            | "EyeLike"
+            | "RandomNormal"
+            | "RandomNormalLike"
+            | "RandomUniform"
+            | "RandomUniformLike"
+            | "Bernoulli"
+            | "Multinomial"
+            | "Range"
+            | "BlackmanWindow"
+            | "HannWindow"
+            | "HammingWindow"
+            | "MelWeightMatrix"
+            | "CastLike"
+            | "DFT"
+            | "STFT"
     )
 }
 
@@ -246,7 +262,12 @@ pub fn is_filled(tensor: &Tensor) -> bool {
 pub fn is_quantised(op: &str) -> bool {
     matches!(
         op,
-        "QuantizeLinear" | "DequantizeLinear" | "DynamicQuantizeLinear" | "QLinearConv" | "QLinearMatMul" | "ConvInteger"
+        "QuantizeLinear"
+            | "DequantizeLinear"
+            | "DynamicQuantizeLinear"
+            | "QLinearConv"
+            | "QLinearMatMul"
+            | "ConvInteger"
             | "MatMulInteger"
     )
 }
@@ -255,9 +276,36 @@ pub fn is_quantised(op: &str) -> bool {
 pub fn is_pointwise(op: &str) -> bool {
     matches!(
         op,
-        "Add" | "Sub" | "Mul" | "Div" | "Neg" | "Abs" | "Floor" | "Ceil" | "Round" | "Clip" | "Mod" | "Min" | "Max" | "Sqrt"
-            | "Pow" | "Cast" | "Concat" | "Slice" | "Gather" | "Reshape" | "Unsqueeze" | "Squeeze" | "Flatten" | "Transpose"
-            | "Expand" | "Tile" | "Identity" | "ReduceProd" | "ReduceSum" | "Split"
+        "Add"
+            | "Sub"
+            | "Mul"
+            | "Div"
+            | "Neg"
+            | "Abs"
+            | "Floor"
+            | "Ceil"
+            | "Round"
+            | "Clip"
+            | "Mod"
+            | "Min"
+            | "Max"
+            | "Sqrt"
+            | "Pow"
+            | "Cast"
+            | "Concat"
+            | "Slice"
+            | "Gather"
+            | "Reshape"
+            | "Unsqueeze"
+            | "Squeeze"
+            | "Flatten"
+            | "Transpose"
+            | "Expand"
+            | "Tile"
+            | "Identity"
+            | "ReduceProd"
+            | "ReduceSum"
+            | "Split"
     )
 }
 

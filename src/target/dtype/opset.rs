@@ -93,7 +93,10 @@ fn node(graph: &mut Graph, id: NodeId, from: i64, to: i64) -> Result<(), String>
             }
             graph.node_mut(id).outputs.truncate(1);
         }
-        "Resize" if crosses(13) && graph.node(id).string("coordinate_transformation_mode") == Some("tf_half_pixel_for_nn") => {
+        "Resize"
+            if crosses(13)
+                && graph.node(id).string("coordinate_transformation_mode") == Some("tf_half_pixel_for_nn") =>
+        {
             return Err("its coordinates tf_half_pixel_for_nn were taken out in opset 13".into());
         }
         "RoiAlign" if crosses(16) && graph.node(id).attr("coordinate_transformation_mode").is_none() => {
@@ -129,7 +132,8 @@ fn softmax(graph: &mut Graph, id: NodeId) -> Result<(), String> {
     let axis = graph.node(id).int("axis").unwrap_or(1);
     let input = graph.node(id).input(0).ok_or("it has no input")?;
     let shape = graph.value(input).shape.clone().ok_or("the dimensions of its input are not known")?;
-    let at = usize::try_from(if axis < 0 { axis + shape.len() as i64 } else { axis }).map_err(|_| "its axis is out of range")?;
+    let at = usize::try_from(if axis < 0 { axis + shape.len() as i64 } else { axis })
+        .map_err(|_| "its axis is out of range")?;
     if shape.iter().skip(at + 1).any(|dim| dim.fixed() != Some(1)) {
         return Err("it takes several axes at once, which opset 13 cannot say".into());
     }

@@ -117,12 +117,7 @@ impl Decide<'_> {
         let graph = self.graph;
         let tail = tail(graph);
         let counted = feeds_integers(graph);
-        let check = Check {
-            target: self.target,
-            setting: self.setting,
-            opsets: self.model,
-            types: Default::default(),
-        };
+        let check = Check { target: self.target, setting: self.setting, opsets: self.model, types: Default::default() };
         let mut constants = HashMap::new();
         for (id, node) in graph.nodes() {
             if !computes(graph, node) {
@@ -238,7 +233,8 @@ fn tail(graph: &Graph) -> HashSet<NodeId> {
     let nodes: Vec<(NodeId, &Node)> = graph.nodes().collect();
     for &(id, node) in nodes.iter().rev() {
         let weighted = kinds::is_weighted(&node.op_type) || node.subgraphs().next().is_some();
-        let leads_there = node.writes().flat_map(|value| graph.consumers(value)).any(|next| before_weights.contains(next));
+        let leads_there =
+            node.writes().flat_map(|value| graph.consumers(value)).any(|next| before_weights.contains(next));
         if weighted || leads_there {
             before_weights.insert(id);
         }
@@ -270,8 +266,24 @@ fn feeds_integers(graph: &Graph) -> HashSet<NodeId> {
 fn moves_kept(graph: &Graph, node: &Node, policy: &Policy) -> Option<String> {
     let moves = matches!(
         node.op_type.as_str(),
-        "Concat" | "Reshape" | "Transpose" | "Slice" | "Split" | "Gather" | "GatherElements" | "GatherND" | "Squeeze"
-            | "Unsqueeze" | "Flatten" | "Expand" | "Tile" | "Identity" | "Pad" | "DepthToSpace" | "SpaceToDepth" | "Where"
+        "Concat"
+            | "Reshape"
+            | "Transpose"
+            | "Slice"
+            | "Split"
+            | "Gather"
+            | "GatherElements"
+            | "GatherND"
+            | "Squeeze"
+            | "Unsqueeze"
+            | "Flatten"
+            | "Expand"
+            | "Tile"
+            | "Identity"
+            | "Pad"
+            | "DepthToSpace"
+            | "SpaceToDepth"
+            | "Where"
     );
     let kept = |id: ValueId| {
         let maker = graph.producer(id)?;

@@ -3,6 +3,7 @@
 //! The layers point one way: [`onnx`] (files) to [`graph`], then rules and targets, then partition and bundle; engines
 //! stand beside them, and the command line on top is the only place that prints. See `docs/architecture.md`.
 
+pub mod bundle;
 pub mod cli;
 pub mod compare;
 pub mod engine;
@@ -10,6 +11,7 @@ pub mod graph;
 mod load;
 pub mod onnx;
 pub mod partition;
+pub mod prepare;
 pub mod rewrite;
 pub mod target;
 pub mod text;

@@ -11,8 +11,11 @@
 
 mod failure;
 mod hydrate;
+mod prepare;
+mod progress;
 mod rules;
 mod screen;
+mod sizes;
 mod strip;
 mod targets;
 
@@ -36,6 +39,7 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    Prepare(Box<prepare::Args>),
     Strip(strip::Args),
     Hydrate(hydrate::Args),
     Rules(rules::Args),
@@ -45,6 +49,7 @@ enum Command {
 /// Runs the command that the arguments name.
 pub fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
+        Command::Prepare(args) => prepare::run(*args),
         Command::Strip(args) => strip::run(args),
         Command::Hydrate(args) => hydrate::run(args),
         Command::Rules(args) => rules::run(args),

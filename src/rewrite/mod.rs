@@ -44,10 +44,14 @@ pub use search::{Matcher, MatcherError};
 use crate::graph::Model;
 
 /// Makes known what can be known of shapes.
-fn know_shapes(_model: &mut Model) {}
+fn know_shapes(model: &mut Model) {
+    let _ = crate::graph::shapes::infer(model); // what cannot be inferred stays unknown, and predicates on it unproven
+}
 
 /// Computes what depends on constants alone.
-fn fold_constants(_model: &mut Model) {}
+fn fold_constants(model: &mut Model) {
+    let _ = crate::graph::fold::fold_constants(model); // what does not fold stays
+}
 
 #[cfg(test)]
 mod tests {

@@ -2,11 +2,13 @@
 
 mod arithmetic;
 mod array;
+mod constants;
 mod kernel;
 mod layout;
 mod reduction;
 
 pub(in crate::graph) use arithmetic::cast;
 pub(in crate::graph) use array::{Array, axis};
+pub use constants::{Folded, fold_constants};
 pub(in crate::graph) use kernel::Call;
 pub(in crate::graph) use layout::{shape_range, slice_bounds};

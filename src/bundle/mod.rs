@@ -1,0 +1,58 @@
+//! A bundle: the folder that holds a prepared model, whole or not at all.
+//!
+//! ```text
+//! yolo26l.neuron/
+//!   manifest.json     what is in here and where it came from (docs/manifest.schema.json)
+//!   model.onnx        the target's part; model-2.onnx, ... where there are several
+//!   host.onnx         the CPU's part, where the target does not take the whole model
+//!   compile.sh        for targets that compile ahead of time
+//!   report.md         the same for people
+//! ```
+//!
+//! The same input and options give the same bytes: no times, no paths, no order that depends on a hash.
+
+pub mod manifest;
+mod write;
+
+use std::path::{Path, PathBuf};
+
+pub use manifest::Manifest;
+pub use write::{Draft, TextFile};
+
+/// The manifest's file name.
+pub const MANIFEST: &str = "manifest.json";
+
+/// A bundle that cannot be written or read.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs)] // each message says it
+pub enum BundleError {
+    #[error("{}: {source}", path.display())]
+    Io { path: PathBuf, source: std::io::Error },
+    #[error("{}: exists and is not a bundle that porter wrote, so it is not replaced; choose another folder with -o", path.display())]
+    NotOurs { path: PathBuf },
+    #[error("{}: its manifest is broken: {problem}", path.display())]
+    Manifest { path: PathBuf, problem: String },
+    #[error(transparent)]
+    Onnx(#[from] crate::onnx::OnnxError),
+}
+
+impl BundleError {
+    fn io(path: &Path, source: std::io::Error) -> Self {
+        Self::Io { path: path.to_path_buf(), source }
+    }
+}
+
+/// Reads a bundle's manifest.
+///
+/// # Errors
+/// No manifest, or one that does not have the form.
+pub fn read(folder: &Path) -> Result<Manifest, BundleError> {
+    let path = folder.join(MANIFEST);
+    let text = std::fs::read_to_string(&path).map_err(|source| BundleError::io(&path, source))?;
+    serde_json::from_str(&text).map_err(|error| BundleError::Manifest { path, problem: error.to_string() })
+}
+
+/// Whether a folder is a bundle.
+pub fn is_bundle(folder: &Path) -> bool {
+    folder.is_dir() && read(folder).is_ok()
+}

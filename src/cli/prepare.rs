@@ -1,0 +1,260 @@
+//! `porter prepare`: from a model to a bundle that a target takes.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Instant;
+
+use super::{Failure, Outcome, progress::Progress, screen, sizes::Sizes};
+use crate::bundle::{BundleError, Draft, Manifest, TextFile};
+use crate::onnx::DType;
+use crate::prepare::{self, Options, PrepareError, Prepared, check, report};
+use crate::rewrite::RuleSet;
+use crate::target::{Head, TargetSet};
+
+/// Make a model ready for a target: rewrite, choose element types, cut, check, and write a bundle
+///
+/// The bundle is a folder with a model file for each part, a manifest, a report, and for targets that compile ahead of
+/// time a compile script. The original model and the bundle are run on the CPU and every output compared.
+#[derive(clap::Args)]
+pub struct Args {
+    /// The model (.onnx; a stripped one is filled)
+    model: PathBuf,
+    /// The target; `porter targets list` shows them
+    #[arg(short, long)]
+    target: String,
+    /// The bundle's folder; MODEL.TARGET in the working folder if left out
+    #[arg(short, long, value_name = "DIR")]
+    output: Option<PathBuf>,
+    /// The kind of device, such as trn2; the target's first if left out
+    #[arg(long)]
+    device: Option<String>,
+    /// The version of the target's toolchain, for which known faults are chosen
+    #[arg(long, value_name = "VERSION")]
+    toolchain: Option<String>,
+    /// The model's variant, such as l, over what its metadata says
+    #[arg(long)]
+    variant: Option<String>,
+    /// The type to compute in, over the target's policy
+    #[arg(long, value_parser = parse_dtype, value_name = "TYPE")]
+    dtype: Option<DType>,
+    /// What becomes of the model's end that the target cannot run: a part on the host, or left out (raw)
+    #[arg(long, value_parser = ["host", "raw"], value_name = "HEAD")]
+    head: Option<String>,
+    #[command(flatten)]
+    sizes: Sizes,
+    /// Do not prove the rewrites and do not run the result against the original
+    #[arg(long)]
+    no_check: bool,
+    /// Show every node on the CPU with the reason, every rewrite and every node that stays float32
+    #[arg(long)]
+    explain: bool,
+    /// Folder with rewrite rules, over those that porter ships
+    #[arg(long, value_name = "DIR")]
+    rules: Option<PathBuf>,
+    /// Folder or file with targets or overlays, over those that porter ships
+    #[arg(long, value_name = "PATH")]
+    targets: Option<PathBuf>,
+    /// Print the manifest as one JSON document and nothing else on standard output
+    #[arg(long)]
+    json: bool,
+}
+
+fn parse_dtype(text: &str) -> Result<DType, String> {
+    match DType::from_name(text) {
+        Some(dtype @ (DType::Float | DType::Bfloat16 | DType::Float16)) => Ok(dtype),
+        _ => Err("expected float32, bfloat16 or float16".into()),
+    }
+}
+
+/// Runs the command.
+pub fn run(args: Args) -> Outcome {
+    let start = Instant::now();
+    let progress = Progress::new(args.json);
+    let targets = match &args.targets {
+        Some(path) => TargetSet::load(path).map_err(Failure::diagnostic)?,
+        None => TargetSet::shipped(),
+    };
+    let target = targets.get(&args.target).map_err(Failure::diagnostic)?;
+    let rules = match &args.rules {
+        Some(folder) => RuleSet::load(folder).map_err(Failure::diagnostic)?,
+        None => RuleSet::shipped(),
+    };
+    let options = Options {
+        device: args.device.clone(),
+        toolchain: args.toolchain.clone(),
+        variant: args.variant.clone(),
+        dtype: args.dtype,
+        head: args.head.as_deref().map(|head| if head == "raw" { Head::Raw } else { Head::Host }),
+        freeze: args.sizes.freeze(),
+        prove: !args.no_check,
+    };
+    let folder = args.output.clone().unwrap_or_else(|| default_folder(&args.model, &args.target));
+    let file = args.model.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+
+    progress.step("reading");
+    let model = crate::load(&args.model)?;
+    let digest = hash_in_background(&args.model);
+    let mut prepared = prepare::prepare(model, &file, target, &rules, &options, &|step| progress.step(step))
+        .map_err(|error| failure(&args.model, error))?;
+    prepared.manifest.model.sha256 = match digest.join() {
+        Ok(Ok(digest)) => digest,
+        Ok(Err(error)) => return Err(Failure::input(format!("{}: {error}", args.model.display()))),
+        Err(_) => return Err(Failure::environment("the thread that hashes the model ended early")),
+    };
+    progress.step("writing");
+    let draft = Draft::new(&folder).map_err(bundle_failure)?;
+    for (part, model) in prepared.manifest.parts.iter().zip(&prepared.parts) {
+        draft.write_part(part, model).map_err(bundle_failure)?;
+    }
+    let mut checked = None;
+    if !args.no_check {
+        progress.step("checking against the original");
+        let parts = prepared.manifest.parts.iter().map(|part| draft.read_part(part)).collect::<Result<Vec<_>, _>>();
+        let outcome =
+            check::check(&prepared, &parts.map_err(bundle_failure)?).map_err(|error| failure(&args.model, error))?;
+        if !outcome.passed {
+            return Err(Failure::check(format!("{}: {}", args.model.display(), outcome.story)).help(
+                "nothing was written; `--dtype float32` tells whether the element type is at fault, \
+                 `--no-check --explain` shows what was changed",
+            ));
+        }
+        prepared.manifest.check = serde_json::to_value(&outcome).ok();
+        checked = Some(outcome);
+    }
+    let mut files = prepared.files.clone();
+    files.push(TextFile { name: "report.md".into(), text: report::markdown(&prepared.manifest), executable: false });
+    draft.finish(&prepared.manifest, &files).map_err(bundle_failure)?;
+    progress.done();
+    if args.json {
+        screen::json(&prepared.manifest);
+    } else {
+        summary(&args, &folder, &prepared, checked.as_ref(), start);
+    }
+    for warning in &prepared.warnings {
+        eprintln!("warning: {warning}");
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn bundle_failure(error: BundleError) -> Failure {
+    match error {
+        BundleError::Io { .. } => Failure::environment(error),
+        _ => Failure::input(error),
+    }
+}
+
+/// `yolo26l.onnx` for `neuron` becomes `yolo26l.neuron`.
+fn default_folder(model: &Path, target: &str) -> PathBuf {
+    let stem = model.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_else(|| "model".into());
+    PathBuf::from(format!("{stem}.{target}"))
+}
+
+/// Hashing a large model takes as long as preparing it, so both go on at once.
+fn hash_in_background(model: &Path) -> std::thread::JoinHandle<std::io::Result<String>> {
+    let model = model.to_path_buf();
+    std::thread::spawn(move || crate::onnx::sha256(&model))
+}
+
+fn failure(model: &Path, error: PrepareError) -> Failure {
+    match error {
+        PrepareError::Target(error) => Failure::diagnostic(error),
+        PrepareError::Engine(error) if error.is_absence() => {
+            Failure::environment(error).help("`--no-check` writes the bundle without running it")
+        }
+        error => Failure::input(format!("{}: {error}", model.display())),
+    }
+}
+
+/// The story on the screen: what the model is, what was changed, what runs where, what the check showed.
+fn summary(args: &Args, folder: &Path, prepared: &Prepared, checked: Option<&check::Checked>, start: Instant) {
+    let m = &prepared.manifest;
+    let line = |label: &str, text: &str| screen::println(&format!("  {label:<11}{text}"));
+    screen::println(&format!("{}   {}", args.model.display(), describe(prepared)));
+    m.assumed.iter().for_each(|said| line("assumed", said));
+    if !m.folded.is_empty() {
+        line("folded", &format!("{} nodes of constant arithmetic", m.folded.len()));
+    }
+    for (rule, applied) in report::by_rule(&m.rewrites) {
+        let known = answers(m, rule);
+        line("rewritten", &format!("{rule} x {}{known}   {}", applied.len(), report::proof(&applied)));
+        if args.explain {
+            applied.iter().for_each(|one| line("", &one.nodes.join(", ")));
+        }
+    }
+    let kept = m.float32_nodes.len();
+    let kept = if kept > 0 { format!("; {kept} nodes stay float32") } else { String::new() };
+    line("dtype", &format!("{}: {}{kept}", m.dtype, m.dtype_reason.trim_end_matches('.')));
+    if args.explain {
+        m.float32_nodes.iter().for_each(|one| line("", &format!("{}   {}", one.node, one.reason)));
+    }
+    for (index, part) in m.parts.iter().enumerate() {
+        let outputs: Vec<String> = part.outputs.iter().map(ToString::to_string).collect();
+        let inputs: Vec<&str> = part.inputs.iter().map(|input| input.name.as_str()).collect();
+        let label = if index == 0 { "parts" } else { "" };
+        line(
+            label,
+            &format!(
+                "{} {}   {} nodes   {} -> {}",
+                index + 1,
+                part.device,
+                part.nodes.len(),
+                inputs.join(", "),
+                outputs.join(", ")
+            ),
+        );
+    }
+    if args.explain {
+        m.cpu_reasons.iter().for_each(|r| line("", &format!("cpu   {} ({})   {}", r.node, r.operator, r.reason)));
+    } else if !m.cpu_reasons.is_empty() && m.target != "cpu" {
+        line("on cpu", &refused_operators(m));
+    }
+    for quirk in m.quirks.iter().filter(|quirk| quirk.answered) {
+        let answer = quirk.answer.as_deref().unwrap_or("the changes above");
+        line("avoided", &format!("{}: {}   by {answer}, {} nodes", quirk.id, quirk.symptom, quirk.nodes.len()));
+    }
+    match checked {
+        Some(checked) => checked.lines.iter().for_each(|said| line("checked", said)),
+        None => line("checked", "no (--no-check)"),
+    }
+    let size = folder_size(folder);
+    line(
+        "wrote",
+        &format!("{}/   ({}, {:.1} s)", folder.display(), screen::bytes(size), start.elapsed().as_secs_f64()),
+    );
+}
+
+/// `YOLO26l, detect, 671 nodes, 26.3 M parameters, images 1x3x640x640`.
+fn describe(prepared: &Prepared) -> String {
+    let m = &prepared.manifest;
+    let mut words: Vec<String> = prepared.title.iter().cloned().collect();
+    words.extend(m.postprocess.as_ref().and_then(|post| post.task.clone()));
+    words.push(format!("{} nodes", prepared.original_nodes));
+    words.push(match m.model.parameters {
+        count @ 0..1_000_000 => format!("{:.1} k parameters", count as f64 / 1e3),
+        count => format!("{:.1} M parameters", count as f64 / 1e6),
+    });
+    words.extend(m.inputs.iter().take(3).map(ToString::to_string));
+    words.join(", ")
+}
+
+/// `, answers N1, N3` for a rule that known faults call for.
+fn answers(m: &Manifest, rule: &str) -> String {
+    let ids: Vec<&str> = m.quirks.iter().filter(|q| q.answer.as_deref() == Some(rule)).map(|q| q.id.as_str()).collect();
+    if ids.is_empty() { String::new() } else { format!(", answers {}", ids.join(", ")) }
+}
+
+/// The operators that were refused, each once, with the reason.
+fn refused_operators(m: &Manifest) -> String {
+    let mut seen: indexmap::IndexMap<&str, usize> = indexmap::IndexMap::new();
+    for reason in &m.cpu_reasons {
+        *seen.entry(reason.operator.as_str()).or_default() += 1;
+    }
+    let list: Vec<String> =
+        seen.iter().map(|(op, n)| if *n > 1 { format!("{op} x {n}") } else { op.to_string() }).collect();
+    format!("{}   (--explain says why)", list.join(", "))
+}
+
+fn folder_size(folder: &Path) -> usize {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    entries.filter_map(|entry| entry.metadata().ok()).map(|meta| meta.len() as usize).sum()
+}

@@ -1,0 +1,354 @@
+//! The pipeline itself, step by step.
+
+use std::collections::{BTreeMap, HashMap};
+
+use super::{Options, PrepareError, Prepared, postprocess, script};
+use crate::bundle::TextFile;
+use crate::bundle::manifest::{self, Manifest, TensorType};
+use crate::engine::tract::Tract;
+use crate::graph::{Graph, Model, NodeId, ValueId, flops, fold, freeze, inline, shapes};
+use crate::onnx::DType;
+use crate::partition::{self, Cost, Device, Plan};
+use crate::rewrite::{self, Rule, RuleSet};
+use crate::target::{self, Answer, Head, QuirkHit, Target};
+
+/// Operators that choose among predictions: where a detector's own answer begins.
+const SELECTION: [&str; 2] = ["TopK", "NonMaxSuppression"];
+/// Operators that carry the weights of a network.
+const CONTRACTIONS: [&str; 4] = ["Conv", "ConvTranspose", "MatMul", "Gemm"];
+
+/// Makes a model ready for a target. `file` and `sha256` go into the manifest; `step` hears what is being done.
+///
+/// # Errors
+/// A graph whose shapes contradict each other, a rule or target that makes no sense, a wish that the target does not
+/// fulfil.
+pub fn prepare(
+    mut model: Model,
+    file: &str,
+    target: &Target,
+    rules: &RuleSet,
+    options: &Options,
+    step: &dyn Fn(&str),
+) -> Result<Prepared, PrepareError> {
+    let setting = target.setting(options.device.as_deref(), options.toolchain.as_deref())?;
+    let original_nodes = model.graph.node_count();
+    let (facts, _) = target.facts(&model, options.variant.as_deref());
+    let metadata: BTreeMap<String, String> = model
+        .metadata
+        .iter()
+        .map(|e| (e.key.clone().unwrap_or_default(), e.value.clone().unwrap_or_default()))
+        .collect();
+
+    step("sizes");
+    inline::inline_functions(&mut model)?;
+    freeze::freeze(&mut model, &options.freeze)?;
+    let mut assumed = Vec::new();
+    if target.static_shapes.is_some() {
+        let (sizes, said) = freeze::assumed(&model);
+        freeze::freeze(&mut model, &sizes)?;
+        assumed = said;
+    }
+    let original = model.clone();
+    let interface = |graph: &Graph, ids: &[ValueId]| ids.iter().map(|&id| TensorType::of(graph.value(id))).collect();
+    shapes::infer(&mut model)?;
+    let folded = fold::fold_constants(&mut model)?;
+
+    step("rewriting");
+    let met = target::assess(&model, target, &setting);
+    let chosen = choose(rules, target)?;
+    let settings = rewrite::Options { record: options.prove, ..Default::default() };
+    let applied = rewrite::apply(&mut model, &chosen, &settings)?;
+    let rewrites = record(&applied, options.prove, step)?;
+
+    step("partition");
+    let assessment = target::assess(&model, target, &setting);
+    let mut refusals: HashMap<NodeId, String> = assessment
+        .refused()
+        .map(|(node, refusal)| {
+            let code = refusal.code.as_ref().map(|code| format!(" ({code})")).unwrap_or_default();
+            (node, format!("{}{code}", refusal.reason))
+        })
+        .collect();
+    let head = options.head.unwrap_or(target.head);
+    if head == Head::Raw {
+        refuse_selection(&model.graph, &mut refusals);
+    }
+    let mut plan = partition::plan(&model.graph, &refusals, cost(target, head), &|id| flops::of(&model.graph, id));
+    if head == Head::Raw {
+        drop_tail(&mut model.graph, &mut plan);
+    }
+
+    step("element types");
+    let wishes = target::dtype::Wishes { dtype: options.dtype, variant: options.variant.as_deref() };
+    let policy = target::dtype::policy(&model, target, &setting, &assessment, wishes)?;
+    let mut parts = Vec::new();
+    let mut models = Vec::new();
+    let mut float32_nodes = Vec::new();
+    let names = part_names(&plan);
+    for (part, name) in plan.parts.iter().zip(names) {
+        let mut piece = model.with_graph(model.graph.extract(&part.nodes, &part.inputs, &part.outputs));
+        let mut dtype = DType::Float;
+        if part.device == Device::Target {
+            target::dtype::apply(&mut piece, &policy)?;
+            dtype = policy.compute;
+            float32_nodes.extend(
+                policy
+                    .float32
+                    .values()
+                    .filter(|kept| is_in(&model.graph, part, &kept.node))
+                    .map(|kept| manifest::Float32Node { node: kept.node.clone(), reason: kept.why.clone() }),
+            );
+        }
+        list_types(&mut piece.graph);
+        parts.push(manifest::Part {
+            file: format!("{name}.onnx"),
+            name,
+            device: if part.device == Device::Target { target.name.clone() } else { "cpu".into() },
+            format: "onnx".into(),
+            dtype,
+            inputs: interface(&piece.graph, &piece.graph.inputs),
+            outputs: interface(&piece.graph, &piece.graph.outputs),
+            nodes: labels(&piece.graph),
+        });
+        models.push(piece);
+    }
+
+    let cut = plan.parts.iter().any(|part| part.device == Device::Cpu);
+    let final_answer = head == Head::Host || facts.end2end.is_none() && !cut;
+    let postprocess =
+        postprocess::describe(&model.graph, &facts, &model.graph.outputs, final_answer && facts.end2end != Some(false));
+    let quirks = quirk_records(&met.quirks, &assessment.quirks, &plan, &policy);
+    let mut warnings: Vec<String> = quirks
+        .iter()
+        .filter(|quirk| !quirk.answered)
+        .map(|quirk| {
+            format!(
+                "{}: {} ({}). Nodes: {}",
+                quirk.id,
+                quirk.what.trim_end_matches('.'),
+                quirk.symptom,
+                quirk.nodes.join(", ")
+            )
+        })
+        .collect();
+    warnings.extend(assumed.iter().cloned());
+    if !plan.parts.iter().any(|part| part.device == Device::Target) {
+        warnings.push(format!("{} takes no node of this model: everything runs on the CPU", target.name));
+    }
+
+    let stems: Vec<String> = parts.iter().filter(|part| part.device != "cpu").map(|part| part.name.clone()).collect();
+    let files = script::compile_script(target, &setting, &stems).map(|text| TextFile {
+        name: script::NAME.into(),
+        text,
+        executable: true,
+    });
+    let named = |text: &str| (!text.is_empty()).then(|| text.to_string());
+    let manifest = Manifest {
+        porter: env!("CARGO_PKG_VERSION").into(),
+        model: manifest::ModelOrigin {
+            file: file.to_string(),
+            sha256: String::new(),
+            metadata,
+            opset: original.opset(),
+            parameters: facts.parameters,
+        },
+        target: target.name.clone(),
+        device: named(&setting.device.name),
+        toolchain: named(&setting.toolchain),
+        variant: policy.variant.clone(),
+        dtype: policy.compute,
+        dtype_reason: policy.why.clone(),
+        inputs: interface(&model.graph, &model.graph.inputs),
+        outputs: interface(&model.graph, &model.graph.outputs),
+        parts,
+        rewrites,
+        folded: folded.nodes,
+        assumed,
+        quirks,
+        cpu_reasons: cpu_reasons(&model.graph, &plan),
+        float32_nodes,
+        postprocess,
+        check: None,
+    };
+    Ok(Prepared {
+        manifest,
+        parts: models,
+        original,
+        files: files.into_iter().collect(),
+        warnings,
+        title: facts.title(),
+        original_nodes,
+    })
+}
+
+fn cost(target: &Target, head: Head) -> Cost {
+    let cost = &target.cost;
+    Cost {
+        // For the raw tensor's sake: one tensor that means something, rather than three that are smaller together.
+        border_us: if head == Head::Raw { cost.border_us.max(1.0) * 1e3 } else { cost.border_us },
+        bytes_per_us: cost.bytes_per_us,
+        target_flops_per_us: cost.target_flops_per_us,
+        cpu_flops_per_us: cost.cpu_flops_per_us,
+        cpu_node_us: cost.cpu_node_us,
+        target_node_us: cost.target_node_us,
+    }
+}
+
+/// Makes the final selection of a detector count as refused, so that the cut falls in front of it on any target.
+fn refuse_selection(graph: &Graph, refusals: &mut HashMap<NodeId, String>) {
+    let mut feeds_contraction: HashMap<NodeId, bool> = HashMap::new();
+    for (id, node) in graph.nodes().rev() {
+        let mut later = node.writes().flat_map(|value| graph.consumers(value));
+        let feeds = later.any(|reader| feeds_contraction.get(reader).copied().unwrap_or(false));
+        let contracts = CONTRACTIONS.iter().any(|op| node.is(op));
+        feeds_contraction.insert(id, feeds || contracts);
+        if !feeds && SELECTION.iter().any(|op| node.is(op)) {
+            refusals.entry(id).or_insert_with(|| "--head raw leaves the selection out".into());
+        }
+    }
+}
+
+/// Takes the CPU part at the end away; what it read becomes the model's output, beside what earlier parts give.
+fn drop_tail(graph: &mut Graph, plan: &mut Plan) {
+    if plan.parts.len() < 2 || plan.parts.last().is_none_or(|part| part.device != Device::Cpu) {
+        return;
+    }
+    let Some(tail) = plan.parts.pop() else { return };
+    let mut outputs: Vec<ValueId> = tail.inputs.iter().copied().filter(|&value| !graph.is_input(value)).collect();
+    for &value in &graph.outputs {
+        if !tail.outputs.contains(&value) && !outputs.contains(&value) {
+            outputs.push(value);
+        }
+    }
+    graph.outputs = outputs;
+    plan.cpu_reasons.retain(|reason| !tail.nodes.contains(&reason.node));
+}
+
+/// `model` for the target's only part, `host` for the CPU's; numbered where there are several.
+fn part_names(plan: &Plan) -> Vec<String> {
+    let mut seen: HashMap<Device, usize> = HashMap::new();
+    let mut name = |device: Device| {
+        let stem = if device == Device::Target { "model" } else { "host" };
+        let count = seen.entry(device).or_default();
+        *count += 1;
+        if *count == 1 { stem.to_string() } else { format!("{stem}-{count}") }
+    };
+    plan.parts.iter().map(|part| name(part.device)).collect()
+}
+
+fn is_in(graph: &Graph, part: &partition::Part, label: &str) -> bool {
+    part.nodes
+        .iter()
+        .any(|&id| graph.node(id).name == label || graph.node(id).name.is_empty() && graph.label(id) == label)
+}
+
+fn labels(graph: &Graph) -> Vec<String> {
+    graph
+        .nodes()
+        .enumerate()
+        .map(|(index, (_, node))| match node.name.as_str() {
+            "" => format!("{}_{index}", node.op_type),
+            name => name.to_string(),
+        })
+        .collect()
+}
+
+/// Writes every known type into the part's file: engines and people want them.
+fn list_types(graph: &mut Graph) {
+    let ids: Vec<ValueId> = graph.values().map(|(id, _)| id).collect();
+    for id in ids {
+        let initializer = graph.initializer(id).is_some();
+        let value = graph.value_mut(id);
+        value.listed = value.dtype.is_some() && value.shape.is_some() && !initializer;
+    }
+}
+
+fn cpu_reasons(graph: &Graph, plan: &Plan) -> Vec<manifest::CpuReason> {
+    plan.cpu_reasons
+        .iter()
+        .map(|reason| manifest::CpuReason {
+            node: graph.label(reason.node),
+            operator: graph.node(reason.node).op_type.clone(),
+            reason: reason.reason.clone(),
+        })
+        .collect()
+}
+
+/// The target's rules, in its order.
+fn choose<'a>(rules: &'a RuleSet, target: &Target) -> Result<Vec<&'a Rule>, PrepareError> {
+    let find = |name: &String| {
+        rules.get(name).ok_or_else(|| PrepareError::NoRule { target: target.name.clone(), rule: name.clone() })
+    };
+    target.rewrites.iter().map(find).collect()
+}
+
+/// Applications of rules for the manifest, each proven on its own shapes if wanted.
+fn record(
+    applied: &[rewrite::Applied],
+    prove: bool,
+    step: &dyn Fn(&str),
+) -> Result<Vec<manifest::Rewrite>, PrepareError> {
+    let entry = |one: &rewrite::Applied| manifest::Rewrite {
+        rule: one.rule.clone(),
+        nodes: one.nodes.clone(),
+        max_abs: None,
+        cosine: None,
+        unproven: None,
+    };
+    if !prove || applied.is_empty() {
+        return Ok(applied.iter().map(entry).collect());
+    }
+    step("proving rewrites");
+    let proofs = rewrite::prove(applied, &Tract);
+    applied
+        .iter()
+        .zip(proofs)
+        .map(|(one, proof)| match proof {
+            Ok(proof) if !proof.is_within(&one.keeps) => Err(PrepareError::Disproved {
+                rule: one.rule.clone(),
+                nodes: one.nodes.join(", "),
+                max_abs: proof.max_abs,
+            }),
+            Ok(proof) => {
+                Ok(manifest::Rewrite { max_abs: Some(proof.max_abs), cosine: Some(proof.cosine), ..entry(one) })
+            }
+            Err(why) => Ok(manifest::Rewrite { unproven: Some(why.to_string()), ..entry(one) }),
+        })
+        .collect()
+}
+
+/// Known faults met before the rewrites, with whether they are still met after all that was done.
+fn quirk_records(
+    before: &[QuirkHit],
+    after: &[QuirkHit],
+    plan: &Plan,
+    policy: &target::dtype::Policy,
+) -> Vec<manifest::QuirkHit> {
+    let on_cpu = |id: &NodeId| plan.cpu_reasons.iter().any(|reason| reason.node == *id);
+    let record = |hit: &QuirkHit, answered: bool| manifest::QuirkHit {
+        id: hit.id.clone(),
+        what: hit.what.clone(),
+        nodes: hit.nodes.clone(),
+        symptom: hit.symptom.to_string(),
+        answer: hit.answer.as_ref().map(|answer| match answer {
+            Answer::Rule(rule) => rule.clone(),
+            Answer::Cut => "cut".into(),
+            Answer::Dtype => "dtype".into(),
+            Answer::FreezeShapes => "freeze-shapes".into(),
+            Answer::Flags => "flags".into(),
+            Answer::Upgrade => "upgrade".into(),
+        }),
+        answered,
+        reference: hit.reference.clone(),
+    };
+    let still = |hit: &QuirkHit| {
+        let Some(now) = after.iter().find(|other| other.id == hit.id) else { return false };
+        match &hit.answer {
+            Some(Answer::Dtype) => policy.compute == DType::Float,
+            Some(Answer::Flags) => false,
+            _ => !now.ids.iter().all(on_cpu),
+        }
+    };
+    let new = after.iter().filter(|hit| before.iter().all(|other| other.id != hit.id));
+    before.iter().chain(new).map(|hit| record(hit, !still(hit))).collect()
+}

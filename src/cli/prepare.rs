@@ -127,6 +127,7 @@ pub fn run(args: Args) -> Outcome {
     progress.done();
     if args.json {
         screen::json(&prepared.manifest);
+        prepared.manifest.assumed.iter().for_each(|said| eprintln!("warning: {said}"));
     } else {
         summary(&args, &folder, &prepared, checked.as_ref(), start);
     }
@@ -183,7 +184,7 @@ fn summary(args: &Args, folder: &Path, prepared: &Prepared, checked: Option<&che
     }
     let kept = m.float32_nodes.len();
     let kept = if kept > 0 { format!("; {kept} nodes stay float32") } else { String::new() };
-    line("dtype", &format!("{}: {}{kept}", m.dtype, m.dtype_reason.trim_end_matches('.')));
+    line("dtype", &format!("{}: {}{kept}", m.dtype.spelled(), m.dtype_reason.trim_end_matches('.')));
     if args.explain {
         m.float32_nodes.iter().for_each(|one| line("", &format!("{}   {}", one.node, one.reason)));
     }

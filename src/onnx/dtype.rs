@@ -79,6 +79,15 @@ dtypes! {
 }
 
 impl DType {
+    /// The name with its width spelled out, as people and JSON take it: `float32` and `float64` for `float` and `double`.
+    pub fn spelled(self) -> &'static str {
+        match self {
+            DType::Float => "float32",
+            DType::Double => "float64",
+            other => other.name(),
+        }
+    }
+
     /// Whether this is one of the floating-point types of 16 bits or more.
     pub fn is_float(self) -> bool {
         matches!(self, DType::Float | DType::Double | DType::Float16 | DType::Bfloat16)
@@ -108,7 +117,7 @@ impl std::fmt::Display for DType {
 
 impl Serialize for DType {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(self.name())
+        serializer.serialize_str(self.spelled())
     }
 }
 
@@ -125,7 +134,7 @@ impl schemars::JsonSchema for DType {
     }
 
     fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
-        let names: Vec<&str> = DType::ALL.iter().map(|dtype| dtype.name()).collect();
+        let names: Vec<&str> = DType::ALL.iter().map(|dtype| dtype.spelled()).collect();
         schemars::json_schema!({ "type": "string", "enum": names })
     }
 }

@@ -155,6 +155,7 @@ fn conclude(outputs: Vec<Finding>, engine: String, samples: usize, dtype: DType)
 
 /// `output0: 300 of 300 detections agree; worst box 0.4 px, bfloat16 explains 0.6`.
 fn line(finding: &Finding, dtype: DType) -> String {
+    let dtype = dtype.spelled();
     let name = &finding.name;
     let equal = finding.metrics.as_ref().is_some_and(|metrics| metrics.equal);
     let said = if equal {

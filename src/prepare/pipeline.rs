@@ -131,7 +131,6 @@ pub fn prepare(
             )
         })
         .collect();
-    warnings.extend(assumed.iter().cloned());
     if !plan.parts.iter().any(|part| part.device == Device::Target) {
         warnings.push(format!("{} takes no node of this model: everything runs on the CPU", target.name));
     }

@@ -24,7 +24,7 @@ fn write_page(page: &mut String, m: &Manifest) -> std::fmt::Result {
         "Prepared by porter {} for {}{device}{toolchain}. SHA-256 of the model: `{}`.\n",
         m.porter, m.target, m.model.sha256
     )?;
-    writeln!(page, "Target parts compute in {}: {}.\n", m.dtype, m.dtype_reason.trim_end_matches('.'))?;
+    writeln!(page, "Target parts compute in {}: {}.\n", m.dtype.spelled(), m.dtype_reason.trim_end_matches('.'))?;
     if !m.assumed.is_empty() {
         writeln!(page, "## Assumed\n")?;
         m.assumed.iter().try_for_each(|line| writeln!(page, "- {line}"))?;

@@ -39,9 +39,6 @@ use super::{Agreement, Detections, Metrics, Slice, metrics, profile};
 use crate::onnx::{DType, Tensor};
 use indexmap::IndexMap;
 
-/// How often the draws' differences a result may be away.
-const FACTOR: f64 = 4.0;
-
 /// What a model gives on some inputs, and how far rounding alone takes it from there.
 #[derive(Clone, Debug)]
 pub struct Expectation {
@@ -138,7 +135,7 @@ impl Expectation {
             return finding;
         }
         let apart = noise.iter().map(|noise| noise.non_finite_apart).max().unwrap_or(0);
-        if measured.non_finite_apart as f64 > FACTOR * apart as f64 {
+        if measured.non_finite_apart as f64 > self.factor() * apart as f64 {
             let count = measured.non_finite_apart;
             return differs(finding, format!("{count} elements are NaN or infinite on one side only"));
         }
@@ -156,11 +153,20 @@ impl Expectation {
     fn judge_whole_numbers(&self, finding: &mut Finding, reference: &Tensor, result: &Tensor, draws: &[&Tensor]) {
         let found = unlike(reference, result);
         let explained = draws.iter().map(|draw| unlike(reference, draw)).max().unwrap_or(0);
-        let allowed = FACTOR * explained as f64;
+        let allowed = self.factor() * explained as f64;
         finding.strain = found as f64 / allowed.max(0.5);
         if found as f64 > allowed {
             finding.verdict = Verdict::Differs;
             finding.reason = format!("{found} of {} elements differ, {explained} explained", reference.len());
+        }
+    }
+
+    /// How many times the draws' differences a result may be away. A 16-bit draw makes the errors that the result makes, at
+    /// the same places; a float32 one stands for errors of unknown places.
+    fn factor(&self) -> f64 {
+        match self.dtype {
+            DType::Bfloat16 | DType::Float16 => 3.0,
+            _ => 8.0,
         }
     }
 
@@ -177,7 +183,8 @@ impl Expectation {
         let read = |tensor: &Tensor| tensor.to_f32s().unwrap_or_default();
         let (reference_values, result) = (read(reference), read(result));
         let draws: Vec<Vec<f32>> = draws.iter().map(|draw| read(draw)).collect();
-        let strains = profile::strains(reference.dims(), &reference_values, &result, &draws, FACTOR, self.least());
+        let strains =
+            profile::strains(reference.dims(), &reference_values, &result, &draws, self.factor(), self.least());
         finding.blind = (strains.blind, strains.slices);
         let Some(worst) = strains.worst else { return };
         finding.strain = worst.strain;
@@ -205,7 +212,8 @@ impl Expectation {
         let least = self.least();
         // How far a score may move decides who stands at the cut-off.
         let moved: Vec<Vec<Agreement>> = draws.iter().filter_map(|draw| reference.compare(draw, 0.0)).collect();
-        let slack = FACTOR * moved.iter().flatten().map(|a| quantile(&a.scores, 0.99)).fold(0.0, f64::max) + least;
+        let slack =
+            self.factor() * moved.iter().flatten().map(|a| quantile(&a.scores, 0.99)).fold(0.0, f64::max) + least;
         let noise: Vec<Vec<Agreement>> = draws.iter().filter_map(|draw| reference.compare(draw, slack)).collect();
         let Some(found) = reference.compare(result, slack) else { return };
         let mut worst: (f64, String) = (0.0, String::new());
@@ -217,7 +225,7 @@ impl Expectation {
         for (element, agreement) in found.iter().enumerate() {
             let others: Vec<&Agreement> = noise.iter().filter_map(|draw| draw.get(element)).collect();
             let explained = others.iter().map(|other| other.lost).max().unwrap_or(0);
-            let lost = agreement.lost as f64 / (FACTOR * explained as f64).max(0.5);
+            let lost = agreement.lost as f64 / (self.factor() * explained as f64).max(0.5);
             hold(lost, &|| {
                 format!("batch element {element}: {} detections have no partner, {explained} explained", agreement.lost)
             });
@@ -231,7 +239,7 @@ impl Expectation {
                     let pool: Vec<&Agreement> =
                         if share == 1.0 { noise.iter().flatten().collect() } else { others.clone() };
                     let explained = pool.iter().map(|other| quantile(list(other), share)).fold(0.0, f64::max);
-                    hold(own / (FACTOR * explained + least * scale), &|| {
+                    hold(own / (self.factor() * explained + least * scale), &|| {
                         let least =
                             if share == 1.0 { "the worst".into() } else { format!("{:.0} %", 100.0 - share * 100.0) };
                         format!(

@@ -51,20 +51,35 @@ const MOVES: &[&str] = &[
     "Where",
 ];
 
+/// What is rounded to the type.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rounding {
+    /// Every tensor of the type, as a device would.
+    Everything,
+    /// Only the weights. What is computed from them is computed in float32, so that two forms of a model in 16 bits can
+    /// be held against each other as sharply as two float32 models: what the type does to activations drops out.
+    Weights,
+}
+
 /// The float32 model that computes what a model in 16-bit floats would, with the same names; `None` where nothing in it
 /// is in 16 bits. Inputs and outputs of the type become float32.
 pub fn of(model: &Model) -> Option<Model> {
+    widened(model, Rounding::Everything)
+}
+
+/// As [`of`], with as much rounding as asked for.
+pub fn widened(model: &Model, rounding: Rounding) -> Option<Model> {
     let known = types::of(&model.graph, &HashMap::new());
     if !known.values().any(|&dtype| is_half(dtype)) {
         return None;
     }
     let mut wide = model.clone();
-    widen(&mut wide.graph, &HashMap::new());
+    widen(&mut wide.graph, &HashMap::new(), rounding);
     wide.opsets.insert(DOMAIN.into(), 1);
     Some(wide)
 }
 
-fn widen(graph: &mut Graph, outer: &HashMap<String, DType>) {
+fn widen(graph: &mut Graph, outer: &HashMap<String, DType>, rounding: Rounding) {
     let known = types::of(graph, outer);
     let half = |id: ValueId| known.get(&id).copied().filter(|&dtype| is_half(dtype));
     let ids: Vec<ValueId> = graph.values().map(|(id, _)| id).collect();
@@ -80,7 +95,7 @@ fn widen(graph: &mut Graph, outer: &HashMap<String, DType>) {
     let mut inner = outer.clone();
     inner.extend(known.iter().map(|(&id, &dtype)| (graph.value(id).name.clone(), dtype)));
     for id in graph.node_ids() {
-        graph.node_mut(id).subgraphs_mut().for_each(|body| widen(body, &inner));
+        graph.node_mut(id).subgraphs_mut().for_each(|body| widen(body, &inner, rounding));
         widen_attributes(graph.node_mut(id));
         let node = graph.node(id);
         let moves = moves(node);
@@ -91,7 +106,7 @@ fn widen(graph: &mut Graph, outer: &HashMap<String, DType>) {
             .filter_map(|(index, output)| Some((index, (*output)?, half((*output)?)?)))
             .collect();
         // A Cast to 16 bits is where float32 values come in: its rounding is the whole of it.
-        if !moves {
+        if !moves && rounding == Rounding::Everything {
             for (index, output, dtype) in outputs {
                 round_output(graph, id, index, output, dtype);
             }
@@ -142,13 +157,24 @@ fn rounding(name: &str, from: ValueId, to: ValueId, dtype: DType) -> Node {
 /// What a float32 model would compute in `to`: every float tensor that a node makes is rounded, and so is what it reads,
 /// except at nodes for which `keep` says that they stay in float32. Outputs keep their names.
 pub fn lower(model: &Model, to: DType, keep: &dyn Fn(&Node) -> bool) -> Model {
+    lowered(model, to, keep, Rounding::Everything)
+}
+
+/// As [`lower`], with as much rounding as asked for.
+pub fn lowered(model: &Model, to: DType, keep: &dyn Fn(&Node) -> bool, rounding: Rounding) -> Model {
     let mut lowered = model.clone();
-    lower_graph(&mut lowered.graph, to, keep, &HashMap::new());
+    lower_graph(&mut lowered.graph, to, keep, &HashMap::new(), rounding);
     lowered.opsets.insert(DOMAIN.into(), 1);
     lowered
 }
 
-fn lower_graph(graph: &mut Graph, to: DType, keep: &dyn Fn(&Node) -> bool, outer: &HashMap<String, DType>) {
+fn lower_graph(
+    graph: &mut Graph,
+    to: DType,
+    keep: &dyn Fn(&Node) -> bool,
+    outer: &HashMap<String, DType>,
+    rounding: Rounding,
+) {
     let known = types::of(graph, outer);
     let mut inner = outer.clone();
     inner.extend(known.iter().map(|(&id, &dtype)| (graph.value(id).name.clone(), dtype)));
@@ -157,7 +183,7 @@ fn lower_graph(graph: &mut Graph, to: DType, keep: &dyn Fn(&Node) -> bool, outer
     let mut copies: HashMap<ValueId, ValueId> = HashMap::new(); // rounded copies of what does not
     for id in graph.node_ids() {
         if graph.node(id).subgraphs().next().is_some() {
-            graph.node_mut(id).subgraphs_mut().for_each(|body| lower_graph(body, to, keep, &inner));
+            graph.node_mut(id).subgraphs_mut().for_each(|body| lower_graph(body, to, keep, &inner, rounding));
             continue;
         }
         let node = graph.node(id);
@@ -173,6 +199,7 @@ fn lower_graph(graph: &mut Graph, to: DType, keep: &dyn Fn(&Node) -> bool, outer
             .enumerate()
             .filter_map(|(index, input)| Some((index, (*input)?)))
             .filter(|&(index, input)| is_float(input) && !narrow.contains(&input) && !(sizes_only && index > 0))
+            .filter(|&(_, input)| rounding == Rounding::Everything || graph.initializer(input).is_some())
             .collect();
         let outputs: Vec<(usize, ValueId)> = node
             .outputs
@@ -189,7 +216,7 @@ fn lower_graph(graph: &mut Graph, to: DType, keep: &dyn Fn(&Node) -> bool, outer
             graph.set_input(id, index, Some(copy));
         }
         for (index, output) in outputs {
-            if !moves {
+            if !moves && rounding == Rounding::Everything {
                 round_output(graph, id, index, output, to);
             }
             narrow.insert(output);

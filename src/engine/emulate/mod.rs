@@ -10,6 +10,7 @@
 //!   what it would.
 //! - [`lower`] takes a float32 model and gives what it would compute in 16 bits: the measure of what the type explains.
 //! - [`Emulated`] wraps an engine so that it takes models in 16 bits as if it computed in them.
+//! - [`Rounding::Weights`] and [`Unrounded`] round the weights alone, to tell a wrong model from a coarse type.
 //!
 //! tract has the rounding as an operator of its own; for ONNX Runtime [`with_casts`] writes it as two Casts.
 
@@ -19,7 +20,7 @@ mod types;
 
 use std::collections::HashMap;
 
-pub use lower::{lower, of};
+pub use lower::{Rounding, lower, lowered, of, widened};
 pub(crate) use round::round_op;
 pub use round::{round_in_place, rounded};
 
@@ -72,6 +73,9 @@ fn expand(graph: &mut Graph) {
 /// An engine that takes models in 16-bit floats: those it emulates, all others go through as they are.
 pub struct Emulated<'a>(pub &'a dyn Engine);
 
+/// As [`Emulated`], but with [`Rounding::Weights`]: the weights are the type's, the arithmetic and what it gives are not.
+pub struct Unrounded<'a>(pub &'a dyn Engine);
+
 impl Engine for Emulated<'_> {
     fn name(&self) -> String {
         self.0.name()
@@ -85,6 +89,20 @@ impl Engine for Emulated<'_> {
         });
         let outputs = outputs.collect();
         Ok(Box::new(EmulatedSession { session: self.0.compile(&wide)?, outputs }))
+    }
+}
+
+impl Engine for Unrounded<'_> {
+    fn name(&self) -> String {
+        self.0.name()
+    }
+
+    fn compile(&self, model: &Model) -> Result<Box<dyn Session>, EngineError> {
+        match widened(model, Rounding::Weights) {
+            // Float32 comes out as it is: rounding it at the border would be the rounding that is not wanted.
+            Some(wide) => Ok(Box::new(EmulatedSession { session: self.0.compile(&wide)?, outputs: HashMap::new() })),
+            None => self.0.compile(model),
+        }
     }
 }
 

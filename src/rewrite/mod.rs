@@ -27,6 +27,8 @@ mod matching;
 pub mod operators;
 pub mod pattern;
 mod prove;
+#[cfg(test)]
+mod random;
 mod rule;
 mod rules;
 mod search;

@@ -3,9 +3,10 @@
 
 use std::collections::{BTreeSet, HashSet};
 
-use super::emit::{self, Made};
+use super::emit;
 use super::locate::Step;
 use super::matching::{Index, Search};
+use super::place::Made;
 use super::rule::{Action, Case, Keeps, Rule, RuleError};
 use crate::graph::{Graph, Model, Node, NodeId, ValueId};
 
@@ -63,10 +64,12 @@ pub enum ApplyError {
 /// A rule that does not settle, or whose expressions make no sense for what they met.
 pub fn apply(model: &mut Model, rules: &[&Rule], options: &Options) -> Result<Vec<Applied>, ApplyError> {
     let mut all = Vec::new();
+    let mut constant = false;
     let opset = model.opset();
     let bound = 1000 + 4 * model.graph.node_count();
     let shell = model.with_graph(Graph::new(""));
-    super::know_shapes(model);
+    // What is wrong from the start is not the rules' doing, and others say so.
+    let sound = super::know_shapes(model).is_ok();
     for round in 0.. {
         let before = all.len();
         for rule in rules {
@@ -75,11 +78,16 @@ pub fn apply(model: &mut Model, rules: &[&Rule], options: &Options) -> Result<Ve
             }
             let start = all.len();
             loop {
-                let mut pass = Pass { rule, opset, options, shell: &shell, all: &mut all };
+                let mut pass =
+                    Pass { rule, opset, options, shell: &shell, all: &mut all, constant: &mut constant };
                 if !pass.graph(&mut model.graph)? {
                     break;
                 }
-                super::know_shapes(model);
+                if let Err(problem) = super::know_shapes(model)
+                    && sound
+                {
+                    return Err(ApplyError::Broken { rule: rule.name.clone(), problem });
+                }
                 if all.len() - start > bound || (round + 1 >= options.rounds && all.len() > before) {
                     let last = all.last().map(|applied| applied.nodes.join(", ")).unwrap_or_default();
                     return Err(ApplyError::Unsettled { rule: rule.name.clone(), count: all.len() - start, last });
@@ -90,6 +98,10 @@ pub fn apply(model: &mut Model, rules: &[&Rule], options: &Options) -> Result<Ve
             break;
         }
         model.graph.prune();
+    }
+    if constant {
+        // Arithmetic that a replacement does on weights is done now, once.
+        super::fold_constants(model);
     }
     Ok(all)
 }
@@ -102,6 +114,8 @@ struct Pass<'a> {
     /// A model without graph, to put pieces into.
     shell: &'a Model,
     all: &'a mut Vec<Applied>,
+    /// Whether some new node reads constants alone.
+    constant: &'a mut bool,
 }
 
 impl Pass<'_> {
@@ -186,6 +200,7 @@ impl Pass<'_> {
         let taken = names.get_or_insert_with(|| graph.nodes().map(|(_, node)| node.name.clone()).collect());
         let last = last_of(graph, &found.nodes).unwrap_or(anchor);
         let made = plan.carry_out(graph, &found, &removed, last, taken);
+        *self.constant |= made.nodes.iter().any(|id| graph.node(*id).reads().all(|value| graph.constant(value).is_some()));
         let kept: Vec<NodeId> = found.nodes.iter().copied().filter(|id| !removed.contains(id)).collect();
         let new_nodes = made.nodes.iter().map(|id| graph.label(*id)).collect();
         let (before, after) = match before {

@@ -276,3 +276,22 @@ fn broken_files_are_shown_with_line_and_span() {
     settings.set_omit_expression(true);
     settings.bind(|| insta::assert_snapshot!("broken-rule-files", all));
 }
+
+#[test]
+fn a_real_detector_loses_its_splits_and_answers_the_same() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/models/yolo26n-simplified.onnx");
+    let mut model = crate::load(std::path::Path::new(path)).unwrap();
+    let original = model.clone();
+    let set = RuleSet::shipped();
+    let names = ["drop-identity-and-dropout", "fold-batch-norm", "split-to-slices", "dilated-max-pool-to-slices", "scalar-gather-to-rank-1", "drop-integer-floor"];
+    let rules: Vec<&Rule> = names.iter().map(|name| set.get(name).unwrap()).collect();
+    let start = std::time::Instant::now();
+    let applied = apply(&mut model, &rules, &Options { record: false, ..Options::default() }).unwrap();
+    println!("{} applications in {:?}", applied.len(), start.elapsed());
+    let count = |model: &Model, op: &str| model.graph.nodes().filter(|(_, node)| node.is(op)).count();
+    assert_eq!((count(&model, "Split"), applied.len()), (0, count(&original, "Split")));
+    assert_eq!(count(&model, "Slice") - count(&original, "Slice"), {
+        let splits = original.graph.nodes().filter(|(_, node)| node.is("Split"));
+        splits.map(|(_, node)| node.outputs.len()).sum::<usize>()
+    });
+}

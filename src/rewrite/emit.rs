@@ -1,7 +1,7 @@
-//! Putting a replacement in the place of a match. First the whole of it is planned; only a plan that can be carried
-//! out touches the graph.
+//! Working out a replacement for a match: which nodes, with which attributes and constants. Nothing here touches the
+//! graph; a plan that can be carried out is carried out by [`super::place`].
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use cel::Value as CelValue;
@@ -10,12 +10,12 @@ use super::expr::{Expression, ExpressionError, Outcome, Scope};
 use super::matching::{Bound, Match, MatchScope, Search};
 use super::operators;
 use super::template::{Statement, Template, TemplateInput, TemplateNode, TemplateOutput, TemplateValue, element_type};
-use crate::graph::{Attribute, AttributeValue, Graph, Node, NodeId, ValueId};
+use crate::graph::{Attribute, AttributeValue, NodeId, ValueId};
 use crate::onnx::{DType, Tensor};
 
 /// What a planned node reads or writes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-enum Operand {
+pub(super) enum Operand {
     Nothing,
     Existing(ValueId),
     Fresh(usize),
@@ -23,31 +23,23 @@ enum Operand {
 }
 
 #[derive(Debug)]
-struct Draft {
+pub(super) struct Draft {
     /// Place in the match of the node whose name it takes.
-    named_after: Option<usize>,
-    operator: String,
-    domain: String,
-    attributes: Vec<Attribute>,
-    inputs: Vec<Operand>,
-    outputs: Vec<Operand>,
+    pub(super) named_after: Option<usize>,
+    pub(super) operator: String,
+    pub(super) domain: String,
+    pub(super) attributes: Vec<Attribute>,
+    pub(super) inputs: Vec<Operand>,
+    pub(super) outputs: Vec<Operand>,
 }
 
 /// A replacement, worked out.
 #[derive(Debug, Default)]
 pub struct Plan {
-    drafts: Vec<Draft>,
-    constants: Vec<Arc<Tensor>>,
+    pub(super) drafts: Vec<Draft>,
+    pub(super) constants: Vec<Arc<Tensor>>,
     fresh: usize,
-    aliases: Vec<(ValueId, Operand)>,
-}
-
-/// What a plan made of the graph.
-pub struct Made {
-    /// The new nodes, in order.
-    pub nodes: Vec<NodeId>,
-    /// Outputs that now are another value: which, and which.
-    pub aliases: Vec<(ValueId, ValueId)>,
+    pub(super) aliases: Vec<(ValueId, Operand)>,
 }
 
 /// More nodes than this for one match is a rule gone wrong.
@@ -470,176 +462,4 @@ fn tensor(dtype: Option<DType>, dims: Vec<i64>, values: &[CelValue]) -> Result<T
         Tensor::from_f64s("", dtype, &dims, &real)
     };
     made.ok_or_else(|| wrong(format!("a constant cannot be made of type {}", dtype.name())))
-}
-
-impl Plan {
-    /// Settles which planned value becomes which output; none where an output would have to be two things at once.
-    fn settle(mut self, graph: &Graph) -> Option<Plan> {
-        let mut aliases = Vec::new();
-        for (to, from) in std::mem::take(&mut self.aliases) {
-            match from {
-                Operand::Fresh(_) => {
-                    for draft in &mut self.drafts {
-                        for operand in draft.inputs.iter_mut().chain(&mut draft.outputs) {
-                            if *operand == from {
-                                *operand = Operand::Existing(to);
-                            }
-                        }
-                    }
-                }
-                Operand::Existing(id) => {
-                    if graph.is_output(to) {
-                        // The output's name must stay, so the value before it takes that name; only an inner one can.
-                        let inner = graph.producer(id).is_some()
-                            && !graph.is_output(id)
-                            && !graph.is_input(id)
-                            && graph.initializer(id).is_none();
-                        if !inner {
-                            return None;
-                        }
-                    }
-                    aliases.push((to, from));
-                }
-                Operand::Nothing | Operand::Constant(_) => return None,
-            }
-        }
-        self.aliases = aliases;
-        Some(self)
-    }
-
-    /// Whether the plan makes this value.
-    pub fn makes(&self, value: ValueId) -> bool {
-        self.aliases.iter().any(|(to, _)| *to == value)
-            || self.drafts.iter().any(|draft| draft.outputs.contains(&Operand::Existing(value)))
-    }
-
-    /// Carries the plan out: new nodes before `before`, matched ones removed. `taken` are the names of nodes.
-    pub fn carry_out(
-        self,
-        graph: &mut Graph,
-        found: &Match,
-        removed: &[NodeId],
-        before: NodeId,
-        taken: &mut HashSet<String>,
-    ) -> Made {
-        let anchor = graph.node(before);
-        let base = if anchor.name.is_empty() {
-            anchor.writes().next().map(|id| graph.value(id).name.clone()).unwrap_or_default()
-        } else {
-            anchor.name.clone()
-        };
-        let old_names: Vec<String> = found.nodes.iter().map(|id| graph.node(*id).name.clone()).collect();
-        for id in removed {
-            taken.remove(&graph.node(*id).name);
-        }
-        let mut counts: HashMap<String, usize> = HashMap::new();
-        for draft in &self.drafts {
-            *counts.entry(draft.operator.clone()).or_default() += 1;
-        }
-        let mut numbers: HashMap<String, usize> = HashMap::new();
-        let mut values: HashMap<Operand, ValueId> = HashMap::new();
-        let mut nodes = Vec::new();
-        for draft in &self.drafts {
-            let wanted = match draft.named_after.map(|index| old_names[index].clone()).filter(|name| !name.is_empty()) {
-                Some(name) => name,
-                None => {
-                    let number = numbers.entry(draft.operator.clone()).or_default();
-                    let suffix =
-                        if counts.get(&draft.operator) > Some(&1) { format!("_{number}") } else { String::new() };
-                    *number += 1;
-                    format!("{base}_{}{suffix}", draft.operator.to_lowercase())
-                }
-            };
-            let mut name = wanted.clone();
-            let mut next = 1;
-            while !taken.insert(name.clone()) {
-                name = format!("{wanted}_{next}");
-                next += 1;
-            }
-            let mut node = Node::new(draft.operator.clone(), [], []);
-            node.name.clone_from(&name);
-            node.domain.clone_from(&draft.domain);
-            node.attributes.clone_from(&draft.attributes);
-            for operand in &draft.inputs {
-                node.inputs.push(self.resolve(graph, &name, 0, *operand, &mut values));
-            }
-            // Outputs follow once the matched nodes have let go of them.
-            let id = graph.insert_before(before, node);
-            nodes.push(id);
-            for (index, operand) in draft.outputs.iter().enumerate() {
-                if matches!(operand, Operand::Fresh(_)) {
-                    self.resolve(graph, &name, index, *operand, &mut values);
-                }
-            }
-        }
-        for id in removed {
-            graph.remove_node(*id);
-        }
-        for (draft, id) in self.drafts.iter().zip(&nodes) {
-            for (index, operand) in draft.outputs.iter().enumerate() {
-                let value = match operand {
-                    Operand::Existing(id) => Some(*id),
-                    other => values.get(other).copied(),
-                };
-                graph.set_output(*id, index, value);
-            }
-        }
-        let mut aliases = Vec::new();
-        for (to, from) in &self.aliases {
-            if let Operand::Existing(from) = from {
-                aliases.push((*to, alias(graph, *to, *from)));
-            }
-        }
-        Made { nodes, aliases }
-    }
-
-    fn resolve(
-        &self,
-        graph: &mut Graph,
-        node: &str,
-        index: usize,
-        operand: Operand,
-        values: &mut HashMap<Operand, ValueId>,
-    ) -> Option<ValueId> {
-        match operand {
-            Operand::Nothing => None,
-            Operand::Existing(id) => Some(id),
-            Operand::Fresh(_) => {
-                Some(*values.entry(operand).or_insert_with(|| graph.add_value(&format!("{node}_output_{index}"))))
-            }
-            Operand::Constant(at) => {
-                if let Some(id) = values.get(&operand) {
-                    return Some(*id);
-                }
-                let mut tensor = self.constants.get(at)?.as_ref().clone();
-                let id = graph.add_value(&format!("{node}_constant"));
-                tensor.name = Some(graph.value(id).name.clone());
-                graph.set_initializer(id, tensor);
-                values.insert(operand, id);
-                Some(id)
-            }
-        }
-    }
-}
-
-/// Makes `to` be `from`; returns the value that is left.
-fn alias(graph: &mut Graph, to: ValueId, from: ValueId) -> ValueId {
-    if graph.is_output(to)
-        && let Some(producer) = graph.producer(from)
-        && let Some(index) = graph.node(producer).outputs.iter().position(|output| *output == Some(from))
-    {
-        graph.set_output(producer, index, Some(to));
-        graph.replace_uses(from, to);
-        return to;
-    }
-    let (dtype, shape) = (graph.value(to).dtype, graph.value(to).shape.clone());
-    let kept = graph.value_mut(from);
-    if kept.dtype.is_none() {
-        kept.dtype = dtype;
-    }
-    if kept.shape.is_none() {
-        kept.shape = shape;
-    }
-    graph.replace_uses(to, from);
-    from
 }

@@ -29,7 +29,7 @@ fn piece(kind: usize, number: usize, a: &str, b: &str) -> String {
         13 => format!("m{number} = MaxPool <kernel_shape = [2], dilations = [2], pads = [1, 1]> ({a}) {y} = Tanh (m{number})"),
         14 => format!("{y} = Softmax <axis = 1> ({a})"),
         15 => format!(
-            "e{number} = If (c) <then_branch = t{number} () => (float[2,4,6] w{number}) {{ k{number} = Identity ({a}) w{number} = Neg (k{number}) }}, \
+            "[if{number}] e{number} = If (c) <then_branch = t{number} () => (float[2,4,6] w{number}) {{ k{number} = Identity ({a}) w{number} = Neg (k{number}) }}, \
              else_branch = f{number} () => (float[2,4,6] z{number}) {{ z{number} = Mul ({a}, {b}) }}> {y} = Abs (e{number})"
         ),
         16 => format!("i{number} = Cast <to = 6> ({a}) r{number} = Cast <to = 1> (i{number}) f{number} = Floor (r{number}) {y} = Add (f{number}, {b})"),
@@ -41,18 +41,19 @@ fn graph() -> impl Strategy<Value = (String, usize)> {
     let step = (0usize..18, any::<prop::sample::Index>(), any::<prop::sample::Index>());
     (prop::collection::vec(step, 1..10), prop::collection::vec(any::<prop::sample::Index>(), 0..3)).prop_map(|(steps, extra)| {
         let mut body = String::new();
-        let mut names = vec!["x".to_string(), "y".to_string()];
+        let mut names: Vec<String> = vec!["x".to_string(), "y".to_string()];
         for (number, (kind, a, b)) in steps.iter().enumerate() {
-            body.push_str(&format!("  {}\n", piece(*kind, number, a.get(&names), b.get(&names))));
+            let (a, b): (&String, &String) = (a.get(&names), b.get(&names));
+            body.push_str(&format!("  {}\n", piece(*kind, number, a, b)));
             names.push(format!("v{number}"));
         }
         let made = &names[2..];
-        let mut outputs: Vec<&String> = extra.iter().map(|index| index.get(made)).collect();
+        let mut outputs: Vec<&String> = extra.iter().map(|index: &prop::sample::Index| index.get(made)).collect();
         outputs.extend(made.last());
         outputs.sort();
         outputs.dedup();
         let outputs: Vec<String> = outputs.iter().map(|name| format!("float[2,4,6] {name}")).collect();
-        (format!("(float[2,4,6] x, float[2,4,6] y, bool c) => ({}) {{\n{body}}}", outputs.join(", ")), steps.len())
+        (format!("(float[2,4,6] x, float[2,4,6] y, bool[] c) => ({}) {{\n{body}}}", outputs.join(", ")), steps.len())
     })
 }
 

@@ -78,8 +78,7 @@ pub fn apply(model: &mut Model, rules: &[&Rule], options: &Options) -> Result<Ve
             }
             let start = all.len();
             loop {
-                let mut pass =
-                    Pass { rule, opset, options, shell: &shell, all: &mut all, constant: &mut constant };
+                let mut pass = Pass { rule, opset, options, shell: &shell, all: &mut all, constant: &mut constant };
                 if !pass.graph(&mut model.graph)? {
                     break;
                 }
@@ -200,7 +199,8 @@ impl Pass<'_> {
         let taken = names.get_or_insert_with(|| graph.nodes().map(|(_, node)| node.name.clone()).collect());
         let last = last_of(graph, &found.nodes).unwrap_or(anchor);
         let made = plan.carry_out(graph, &found, &removed, last, taken);
-        *self.constant |= made.nodes.iter().any(|id| graph.node(*id).reads().all(|value| graph.constant(value).is_some()));
+        *self.constant |=
+            made.nodes.iter().any(|id| graph.node(*id).reads().all(|value| graph.constant(value).is_some()));
         let kept: Vec<NodeId> = found.nodes.iter().copied().filter(|id| !removed.contains(id)).collect();
         let new_nodes = made.nodes.iter().map(|id| graph.label(*id)).collect();
         let (before, after) = match before {

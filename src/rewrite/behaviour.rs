@@ -283,7 +283,14 @@ fn a_real_detector_loses_its_splits_and_answers_the_same() {
     let mut model = crate::load(std::path::Path::new(path)).unwrap();
     let original = model.clone();
     let set = RuleSet::shipped();
-    let names = ["drop-identity-and-dropout", "fold-batch-norm", "split-to-slices", "dilated-max-pool-to-slices", "scalar-gather-to-rank-1", "drop-integer-floor"];
+    let names = [
+        "drop-identity-and-dropout",
+        "fold-batch-norm",
+        "split-to-slices",
+        "dilated-max-pool-to-slices",
+        "scalar-gather-to-rank-1",
+        "drop-integer-floor",
+    ];
     let rules: Vec<&Rule> = names.iter().map(|name| set.get(name).unwrap()).collect();
     let start = std::time::Instant::now();
     let applied = apply(&mut model, &rules, &Options { record: false, ..Options::default() }).unwrap();

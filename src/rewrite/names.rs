@@ -137,7 +137,10 @@ fn assigns(body: &[Statement], name: &str) -> bool {
     })
 }
 
-pub(super) fn check_expressions(body: &[Statement], names: &mut BTreeSet<String>) -> Result<(), (Span, ExpressionError)> {
+pub(super) fn check_expressions(
+    body: &[Statement],
+    names: &mut BTreeSet<String>,
+) -> Result<(), (Span, ExpressionError)> {
     let inside = |span: &Span, error: ExpressionError, shift: usize| {
         let place = error.span.clone().map(|inner| {
             let start = (span.start + inner.start.saturating_sub(shift)).min(span.end);

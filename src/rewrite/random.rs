@@ -93,7 +93,15 @@ proptest! {
         let applied = apply(&mut after, &rules, &Options::default()).unwrap();
         let names = |model: &Model| model.graph.outputs.iter().map(|id| model.graph.value(*id).name.clone()).collect::<Vec<_>>();
         prop_assert_eq!(names(&before), names(&after));
-        let proof = compare(&before, &after, &Tract).map_err(|error| TestCaseError::fail(format!("{error}\n{source}\n{}", text::print_model(&after, text::Style::default()))))?;
+        let proof = match compare(&before, &after, &Tract) {
+            // tract does not take every graph, two conditionals in a row for one; then there is nothing to compare.
+            Err(ProofError::Run { side: "before", .. }) => return Ok(()),
+            Err(error) => {
+                let changed = text::print_model(&after, text::Style::default());
+                return Err(TestCaseError::fail(format!("{error}\n{source}\n{changed}")));
+            }
+            Ok(proof) => proof,
+        };
         prop_assert!(proof.relative < 1e-4, "{proof:?}\n{source}");
         for (one, proof) in applied.iter().zip(prove(&applied, &Tract)) {
             if let Ok(proof) = proof {

@@ -100,25 +100,40 @@ impl Text<'_> {
         let span = error.location().map(|place| {
             let start = place.index().min(self.text.len());
             let start = (start..=self.text.len()).find(|&at| self.text.is_char_boundary(at)).unwrap_or(self.text.len());
-            let rest = self.text[start..].lines().next().unwrap_or_default().trim_end();
-            start..(start + rest.len().max(1)).min(self.text.len())
+            // A value that was read as text is reported where its mapping starts; the message quotes it.
+            let quoted = problem.split('\'').nth(1).and_then(|quoted| word(self.text, start, quoted));
+            quoted.unwrap_or_else(|| {
+                let rest = self.text[start..].lines().next().unwrap_or_default().trim_end();
+                start..(start + rest.len().max(1)).min(self.text.len())
+            })
         });
-        let expected =
-            problem.split_once("expected ").map_or("here".to_string(), |(_, rest)| format!("expected {rest}"));
-        self.error(problem, span, expected)
+        // A short hint stands under the line, a long one in the message alone.
+        let hint = problem.split_once("expected ").map(|(_, rest)| format!("expected {rest}"));
+        self.error(&problem, span, hint.filter(|hint| hint.len() < 60).unwrap_or("here".into()))
     }
 
     /// Where a piece of the file stands: `needle` after the first place of `after`.
     pub fn find(&self, after: &str, needle: &str) -> Option<Range<usize>> {
         let from = self.text.find(after).unwrap_or(0);
-        let first_line = needle.lines().next().unwrap_or(needle).trim();
-        let at = from + self.text.get(from..)?.find(first_line)?;
-        Some(at..at + first_line.len())
+        word(self.text, from, needle.lines().next().unwrap_or(needle).trim())
     }
 
     fn line(&self, at: usize) -> usize {
         self.text.get(..at).map_or(1, |before| before.matches('\n').count() + 1)
     }
+}
+
+/// Where `needle` stands as a word of its own, from a place on.
+fn word(text: &str, from: usize, needle: &str) -> Option<Range<usize>> {
+    let inside = |c: char| c.is_alphanumeric() || c == '_' || c == '-';
+    let stands_alone = |at: &usize| {
+        let (before, after) = (&text[..*at], &text[at + needle.len()..]);
+        !(needle.starts_with(inside) && before.ends_with(inside))
+            && !(needle.ends_with(inside) && after.starts_with(inside))
+    };
+    let places = text.get(from..)?.match_indices(needle).map(|(at, _)| from + at);
+    let at = places.filter(|_| !needle.is_empty()).find(stands_alone)?;
+    Some(at..at + needle.len())
 }
 
 /// A path for a message.

@@ -25,6 +25,8 @@ mod operators;
 mod predicate;
 mod quirk;
 mod schema;
+#[cfg(test)]
+mod tests;
 mod version;
 
 pub use assess::{Assessment, QuirkHit, assess};

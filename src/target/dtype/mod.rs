@@ -4,6 +4,8 @@ mod apply;
 mod kinds;
 mod opset;
 mod policy;
+#[cfg(test)]
+mod tests;
 
 pub use apply::{Applied, DtypeError, apply};
 pub use opset::{OpsetError, raise as raise_opset};

@@ -16,4 +16,4 @@ pub mod rewrite;
 pub mod target;
 pub mod text;
 
-pub use load::load;
+pub use load::{load, load_messages};

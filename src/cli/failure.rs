@@ -76,6 +76,12 @@ impl Failure {
 
 impl From<crate::onnx::OnnxError> for Failure {
     fn from(error: crate::onnx::OnnxError) -> Self {
-        Self::input(error)
+        use std::io::ErrorKind::{OutOfMemory, QuotaExceeded, StorageFull};
+        match &error.problem {
+            crate::onnx::Problem::Io(io) if matches!(io.kind(), StorageFull | QuotaExceeded | OutOfMemory) => {
+                Self::environment(error)
+            }
+            _ => Self::input(error),
+        }
     }
 }

@@ -23,7 +23,7 @@ pub struct Args {
 
 /// Runs the command.
 pub fn run(args: Args) -> Outcome {
-    let model = onnx::read(&args.model)?;
+    let model = crate::load_messages(&args.model)?;
     let filled = onnx::fill::count(&model);
     onnx::write(&args.output, &model)?; // recipes are drawn while they are written
     if args.json {

@@ -25,7 +25,7 @@ pub struct Args {
 
 /// Runs the command.
 pub fn run(args: Args) -> Outcome {
-    let mut model = onnx::read(&args.model)?;
+    let mut model = crate::load_messages(&args.model)?;
     let done = onnx::strip::strip(&mut model)
         .map_err(|(name, problem)| Failure::input(onnx::Problem::Tensor { name, problem }.in_file(&args.model)))?;
     onnx::write(&args.output, &model)?;

@@ -1,10 +1,12 @@
 //! From the file's messages to a graph, refusing what makes no sense.
 
 use std::collections::{HashMap, HashSet};
+use std::mem::take;
 
 use indexmap::IndexMap;
+use prost::Message;
 
-use super::{Attribute, AttributeValue, Dim, Graph, GraphError, Model, Node};
+use super::{Attribute, AttributeValue, Dim, Graph, GraphError, Info, Model, Node};
 use crate::onnx::proto::{
     AttributeProto, GraphProto, ModelProto, NodeProto, TypeProto, ValueInfoProto, attribute_type as kinds,
 };
@@ -22,17 +24,19 @@ pub(super) fn model(mut proto: ModelProto) -> Result<Model, GraphError> {
         .collect();
     Ok(Model {
         graph: graph(graph_proto, &HashMap::new())?,
-        ir_version: proto.ir_version.take().unwrap_or(0),
+        ir_version: proto.ir_version.unwrap_or(0),
         opsets,
-        functions: std::mem::take(&mut proto.functions),
-        metadata: std::mem::take(&mut proto.metadata_props),
+        functions: take(&mut proto.functions),
+        metadata: take(&mut proto.metadata_props),
         header: proto,
     })
 }
 
 /// Builds a graph; `outer` holds every name that an enclosing graph offers.
 pub(super) fn graph(proto: GraphProto, outer: &HashMap<String, Known>) -> Result<Graph, GraphError> {
+    let nameless = proto.name.is_none();
     let mut graph = Graph::new(proto.name.unwrap_or_default());
+    graph.nameless = nameless;
     graph.doc_string = proto.doc_string;
     graph.metadata = proto.metadata_props;
     graph.sparse_initializers = proto.sparse_initializer;
@@ -96,9 +100,9 @@ pub(super) fn graph(proto: GraphProto, outer: &HashMap<String, Known>) -> Result
             Some(id) if graph.value(id).declared.is_none() => {
                 declare(&mut graph, id, info);
                 graph.value_mut(id).listed = true;
-                graph.info_order.push(id);
+                graph.infos.push(Info::Value(id));
             }
-            _ => graph.stray_infos.push(info),
+            _ => graph.infos.push(Info::Stray(Box::new(info))),
         }
     }
     let mut outputs = Vec::with_capacity(proto.output.len());
@@ -111,7 +115,10 @@ pub(super) fn graph(proto: GraphProto, outer: &HashMap<String, Known>) -> Result
                 None => return Err(GraphError::new(format!("graph output '{name}'"), "is produced by no node")),
             },
         };
-        declare(&mut graph, id, info);
+        match &graph.value(id).declared {
+            Some(as_input) if *as_input != info => drop(graph.redeclared.insert(id, info)),
+            _ => declare(&mut graph, id, info),
+        }
         outputs.push(id);
     }
     graph.outputs = outputs;
@@ -228,50 +235,78 @@ fn build_node(
     Ok(node)
 }
 
-pub(super) fn attribute(proto: AttributeProto, scope: &HashMap<String, Known>) -> Result<Attribute, GraphError> {
-    let name = proto.name.unwrap_or_default();
+pub(super) fn attribute(mut proto: AttributeProto, scope: &HashMap<String, Known>) -> Result<Attribute, GraphError> {
+    let name = proto.name.take().unwrap_or_default();
+    if name.is_empty() {
+        return Err(GraphError::new("an attribute", "has no name"));
+    }
     let place = format!("attribute '{name}'");
     let missing = || GraphError::new(place.clone(), "has no value");
     let sub = |g: GraphProto| graph(g, scope).map_err(|e| GraphError::new(format!("{place}, {}", e.place), e.problem));
-    // Old writers leave the type out; then the field that is there tells.
-    let kind = proto.kind.filter(|&kind| kind != 0).unwrap_or(if proto.f.is_some() {
-        kinds::FLOAT
-    } else if proto.i.is_some() {
-        kinds::INT
-    } else if proto.s.is_some() {
-        kinds::STRING
-    } else if proto.t.is_some() {
-        kinds::TENSOR
-    } else if proto.g.is_some() {
-        kinds::GRAPH
-    } else if !proto.floats.is_empty() {
-        kinds::FLOATS
-    } else if !proto.strings.is_empty() {
-        kinds::STRINGS
-    } else {
-        kinds::INTS
-    });
-    let value = match proto.ref_attr_name {
-        Some(to) if !to.is_empty() => AttributeValue::Reference { to, kind },
-        _ => match kind {
-            kinds::FLOAT => AttributeValue::Float(proto.f.unwrap_or(0.0)),
-            kinds::INT => AttributeValue::Int(proto.i.unwrap_or(0)),
-            kinds::STRING => AttributeValue::String(proto.s.unwrap_or_default()),
-            kinds::TENSOR => AttributeValue::Tensor(Box::new(proto.t.ok_or_else(missing)?)),
-            kinds::GRAPH => AttributeValue::Graph(Box::new(sub(proto.g.ok_or_else(missing)?)?)),
-            kinds::SPARSE_TENSOR => AttributeValue::SparseTensor(Box::new(proto.sparse_tensor.ok_or_else(missing)?)),
-            kinds::TYPE_PROTO => AttributeValue::Type(Box::new(proto.tp.ok_or_else(missing)?)),
-            kinds::FLOATS => AttributeValue::Floats(proto.floats),
-            kinds::INTS => AttributeValue::Ints(proto.ints),
-            kinds::STRINGS => AttributeValue::Strings(proto.strings),
-            kinds::TENSORS => AttributeValue::Tensors(proto.tensors),
-            kinds::GRAPHS => AttributeValue::Graphs(proto.graphs.into_iter().map(sub).collect::<Result<_, _>>()?),
-            kinds::SPARSE_TENSORS => AttributeValue::SparseTensors(proto.sparse_tensors),
-            kinds::TYPE_PROTOS => AttributeValue::Types(proto.type_protos),
-            other => return Err(GraphError::new(place, format!("has the unknown type {other}"))),
-        },
+    let untyped = proto.kind.is_none();
+    let kind = match proto.kind.take().filter(|&kind| kind != 0) {
+        Some(kind) => kind,
+        None => kind_of_field(&proto).ok_or_else(missing)?,
     };
-    Ok(Attribute { name, value, doc_string: proto.doc_string, unknown: proto.unknown })
+    let mut implied = false;
+    let value = match proto.ref_attr_name.take_if(|to| !to.is_empty()) {
+        Some(to) => AttributeValue::Reference { to, kind },
+        None => {
+            implied = match kind {
+                kinds::FLOAT => proto.f.is_none(),
+                kinds::INT => proto.i.is_none(),
+                kinds::STRING => proto.s.is_none(),
+                _ => false,
+            };
+            match kind {
+                kinds::FLOAT => AttributeValue::Float(proto.f.take().unwrap_or(0.0)),
+                kinds::INT => AttributeValue::Int(proto.i.take().unwrap_or(0)),
+                kinds::STRING => AttributeValue::String(proto.s.take().unwrap_or_default()),
+                kinds::TENSOR => AttributeValue::Tensor(Box::new(proto.t.take().ok_or_else(missing)?)),
+                kinds::GRAPH => AttributeValue::Graph(Box::new(sub(proto.g.take().ok_or_else(missing)?)?)),
+                kinds::SPARSE_TENSOR => {
+                    AttributeValue::SparseTensor(Box::new(proto.sparse_tensor.take().ok_or_else(missing)?))
+                }
+                kinds::TYPE_PROTO => AttributeValue::Type(Box::new(proto.tp.take().ok_or_else(missing)?)),
+                kinds::FLOATS => AttributeValue::Floats(take(&mut proto.floats)),
+                kinds::INTS => AttributeValue::Ints(take(&mut proto.ints)),
+                kinds::STRINGS => AttributeValue::Strings(take(&mut proto.strings)),
+                kinds::TENSORS => AttributeValue::Tensors(take(&mut proto.tensors)),
+                kinds::GRAPHS => {
+                    let graphs = take(&mut proto.graphs).into_iter();
+                    AttributeValue::Graphs(graphs.map(sub).collect::<Result<_, _>>()?)
+                }
+                kinds::SPARSE_TENSORS => AttributeValue::SparseTensors(take(&mut proto.sparse_tensors)),
+                kinds::TYPE_PROTOS => AttributeValue::Types(take(&mut proto.type_protos)),
+                other => return Err(GraphError::new(place, format!("has the unknown type {other}"))),
+            }
+        }
+    };
+    let doc_string = proto.doc_string.take();
+    // A value of another type beside the declared one means nothing, but it is in the file: it goes with what is unknown.
+    let unknown = proto.encode_to_vec();
+    Ok(Attribute { name, value, doc_string, unknown, untyped, implied })
+}
+
+/// The type of an attribute whose writer left it out: the field that is there tells.
+fn kind_of_field(proto: &AttributeProto) -> Option<i32> {
+    let fields = [
+        (proto.f.is_some(), kinds::FLOAT),
+        (proto.i.is_some(), kinds::INT),
+        (proto.s.is_some(), kinds::STRING),
+        (proto.t.is_some(), kinds::TENSOR),
+        (proto.g.is_some(), kinds::GRAPH),
+        (proto.sparse_tensor.is_some(), kinds::SPARSE_TENSOR),
+        (proto.tp.is_some(), kinds::TYPE_PROTO),
+        (!proto.floats.is_empty(), kinds::FLOATS),
+        (!proto.ints.is_empty(), kinds::INTS),
+        (!proto.strings.is_empty(), kinds::STRINGS),
+        (!proto.tensors.is_empty(), kinds::TENSORS),
+        (!proto.graphs.is_empty(), kinds::GRAPHS),
+        (!proto.sparse_tensors.is_empty(), kinds::SPARSE_TENSORS),
+        (!proto.type_protos.is_empty(), kinds::TYPE_PROTOS),
+    ];
+    fields.into_iter().find(|(there, _)| *there).map(|(_, kind)| kind)
 }
 
 /// The tensor that a Constant node gives; `None` for other nodes and for sparse or string constants.

@@ -50,15 +50,26 @@ pub struct Graph {
     pub unknown: Vec<u8>,
     /// Every value the file lists as an input, in its order: with old files that includes initializers.
     listed_inputs: Vec<ValueId>,
-    /// The order of the file's `value_info`.
-    info_order: Vec<ValueId>,
-    /// Declarations in the file's `value_info` for names that no node has.
-    stray_infos: Vec<ValueInfoProto>,
+    /// The file's `value_info`, in its order.
+    infos: Vec<Info>,
+    /// What the file declares of an output that it declares otherwise as an input.
+    redeclared: HashMap<ValueId, ValueInfoProto>,
+    /// Whether the file leaves the graph's name away, where others write an empty one.
+    nameless: bool,
     nodes: Vec<Option<Node>>,
     values: Vec<Value>,
     names: HashMap<String, ValueId>,
     sequence: Vec<NodeId>,
     initializer_order: Vec<ValueId>,
+}
+
+/// An entry of the file's `value_info`.
+#[derive(Clone, Debug)]
+enum Info {
+    /// What it says stands in the value.
+    Value(ValueId),
+    /// It repeats the border, or names what no node has.
+    Stray(Box<ValueInfoProto>),
 }
 
 impl Graph {

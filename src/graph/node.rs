@@ -51,6 +51,10 @@ pub struct Attribute {
     pub doc_string: Option<String>,
     /// Undeclared fields of the file's message, as read.
     pub unknown: Vec<u8>,
+    /// Whether the file leaves the attribute's type away, as old writers do.
+    pub(super) untyped: bool,
+    /// Whether the file leaves the value away where it is 0 or empty.
+    pub(super) implied: bool,
 }
 
 /// The value of an attribute.
@@ -81,7 +85,7 @@ pub enum AttributeValue {
 impl Attribute {
     /// An attribute from name and value.
     pub fn new(name: impl Into<String>, value: AttributeValue) -> Self {
-        Self { name: name.into(), value, doc_string: None, unknown: Vec::new() }
+        Self { name: name.into(), value, doc_string: None, unknown: Vec::new(), untyped: false, implied: false }
     }
 }
 

@@ -44,16 +44,22 @@ impl Graph {
         let stuck: HashMap<NodeId, usize> =
             ids.iter().zip(waiting).filter(|(_, w)| **w > 0).map(|(&id, &w)| (id, w)).collect();
         let mut path: Vec<NodeId> = Vec::new();
+        let mut seen: HashMap<NodeId, usize> = HashMap::new();
         let mut at = ids.iter().copied().find(|id| stuck.contains_key(id));
         while let Some(id) = at {
-            if let Some(start) = path.iter().position(|&other| other == id) {
-                let mut names: Vec<String> = path[start..].iter().rev().map(|&id| self.label(id)).collect();
-                names.truncate(5);
+            if let Some(&start) = seen.get(&id) {
+                // The path went backwards; told forwards, and closed.
+                let on_cycle = path[start..].iter().chain([&id]).rev();
+                let mut names: Vec<String> = on_cycle.take(5).map(|&id| self.label(id)).collect();
+                if path.len() - start >= 5 {
+                    names.push("...".into());
+                }
                 return GraphError::new(
                     format!("node '{}'", self.label(id)),
                     format!("stands on a cycle: {}", names.join(" -> ")),
                 );
             }
+            seen.insert(id, path.len());
             path.push(id);
             at = self.node(id).reads().filter_map(|value| self.producer(value)).find(|id| stuck.contains_key(id));
         }

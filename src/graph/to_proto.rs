@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use super::{Attribute, AttributeValue, Dim, Graph, Model, Node, Value, ValueId, from_proto};
+use super::{Attribute, AttributeValue, Dim, Graph, Info, Model, Node, Value, ValueId, from_proto};
 use crate::onnx::proto::{
     AttributeProto, DimensionProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto, TensorShapeProto,
     TensorTypeProto, ValueInfoProto, attribute_type as kinds,
@@ -12,10 +12,11 @@ pub(super) fn model(model: &Model) -> ModelProto {
     let opset_import = model.opsets.iter().map(|(domain, &version)| {
         let read = model.header.opset_import.iter().find(|read| read.domain.as_deref().unwrap_or_default() == domain);
         let new = || OperatorSetIdProto { domain: Some(domain.clone()), ..Default::default() };
-        OperatorSetIdProto { version: Some(version), ..read.cloned().unwrap_or_else(new) }
+        let import = read.cloned().unwrap_or_else(new);
+        OperatorSetIdProto { version: if version == 0 { import.version } else { Some(version) }, ..import }
     });
     ModelProto {
-        ir_version: Some(model.ir_version),
+        ir_version: if model.ir_version == 0 { model.header.ir_version } else { Some(model.ir_version) },
         opset_import: opset_import.collect(),
         graph: Some(graph(&model.graph)),
         metadata_props: model.metadata.clone(),
@@ -34,12 +35,33 @@ fn graph(graph: &Graph) -> GraphProto {
         let known = value.dtype.is_some() || value.declared.is_some();
         value.listed && known && !value.removed && !is_border(id)
     };
-    let read: HashSet<ValueId> = graph.info_order.iter().copied().collect();
-    let new = graph.values().map(|(id, _)| id).filter(|id| !read.contains(id));
-    let infos = graph.info_order.iter().copied().chain(new).filter(|&id| is_written(id));
+    // A repeated declaration of the border is worth its place only while it says what the border says.
+    let still_true = |stray: &ValueInfoProto| {
+        let told = from_proto::type_of(stray.kind.as_ref());
+        let value = stray.name.as_deref().and_then(|name| graph.value_named(name)).map(|id| graph.value(id));
+        value.is_none_or(|value| told == (value.dtype, value.shape.clone()) || unchanged(value))
+    };
+    let read: HashSet<ValueId> = graph
+        .infos
+        .iter()
+        .filter_map(|entry| match entry {
+            Info::Value(id) => Some(*id),
+            Info::Stray(_) => None,
+        })
+        .collect();
+    let old = graph.infos.iter().filter_map(|entry| match entry {
+        Info::Value(id) => is_written(*id).then(|| info(graph.value(*id))),
+        Info::Stray(stray) => still_true(stray).then(|| (**stray).clone()),
+    });
+    let new = graph.values().map(|(id, _)| id).filter(|&id| !read.contains(&id) && is_written(id));
+    let value_info = old.chain(new.map(|id| info(graph.value(id)))).collect();
+    let output = |&id: &ValueId| match graph.redeclared.get(&id) {
+        Some(declared) if unchanged(graph.value(id)) => declared.clone(),
+        _ => info(graph.value(id)),
+    };
     GraphProto {
         node: graph.nodes().map(|(_, node)| self::node(graph, node)).collect(),
-        name: Some(graph.name.clone()),
+        name: (!graph.nameless || !graph.name.is_empty()).then(|| graph.name.clone()),
         initializer: graph
             .initializers()
             .map(|(id, tensor)| {
@@ -50,19 +72,30 @@ fn graph(graph: &Graph) -> GraphProto {
         sparse_initializer: graph.sparse_initializers.clone(),
         doc_string: graph.doc_string.clone(),
         input: listed.chain(added).map(|&id| info(graph.value(id))).collect(),
-        output: graph.outputs.iter().map(|&id| info(graph.value(id))).collect(),
-        value_info: infos.map(|id| info(graph.value(id))).chain(graph.stray_infos.iter().cloned()).collect(),
+        output: graph.outputs.iter().map(output).collect(),
+        value_info,
         metadata_props: graph.metadata.clone(),
         unknown: graph.unknown.clone(),
     }
+}
+
+/// Whether a value is still what the file declared.
+fn unchanged(value: &Value) -> bool {
+    let (dtype, shape) = from_proto::type_of(value.declared.as_ref().and_then(|info| info.kind.as_ref()));
+    if value.constant.is_none() {
+        return (dtype, shape) == (value.dtype, value.shape.clone());
+    }
+    // The tensor knows every size; a declaration that leaves some open is no less true.
+    let open = |(told, known): (&Dim, &Dim)| told.fixed().is_none() || told == known;
+    let fits = |told: &Vec<Dim>, known: &Vec<Dim>| told.len() == known.len() && told.iter().zip(known).all(open);
+    value.declared.is_some() && dtype == value.dtype && shape.zip(value.shape.as_ref()).is_none_or(|(a, b)| fits(&a, b))
 }
 
 /// The declaration of a value: the file's own where it still says the truth.
 fn info(value: &Value) -> ValueInfoProto {
     let mut info = value.declared.clone().unwrap_or_default();
     info.name = Some(value.name.clone());
-    let told = from_proto::type_of(info.kind.as_ref());
-    let Some(dtype) = value.dtype.filter(|_| told != (value.dtype, value.shape.clone())) else { return info };
+    let Some(dtype) = value.dtype.filter(|_| !unchanged(value)) else { return info };
     let dim = |dim: &Dim| match dim {
         Dim::Fixed(size) => DimensionProto { dim_value: Some(*size), ..Default::default() },
         Dim::Symbol(name) => DimensionProto { dim_param: Some(name.clone()), ..Default::default() },
@@ -119,6 +152,11 @@ fn attribute(attribute: &Attribute) -> AttributeProto {
         AttributeValue::Types(x) => (proto.type_protos = x.clone(), kinds::TYPE_PROTOS).1,
         AttributeValue::Reference { to, kind } => (proto.ref_attr_name = Some(to.clone()), *kind).1,
     };
-    proto.kind = Some(kind);
+    proto.kind = (!attribute.untyped).then_some(kind);
+    if attribute.implied {
+        proto.f.take_if(|x| x.to_bits() == 0);
+        proto.i.take_if(|x| *x == 0);
+        proto.s.take_if(|x| x.is_empty());
+    }
     proto
 }

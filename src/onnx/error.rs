@@ -20,8 +20,12 @@ pub enum Problem {
     Io(#[from] std::io::Error),
     #[error("not an ONNX model: {0}")]
     NotOnnx(String),
-    #[error("the file ends or breaks in the middle of a message ({0}); was it copied whole?")]
-    Truncated(String),
+    #[error("the file is cut short: at least {missing} more bytes must follow; was it copied whole?")]
+    CutShort { missing: u64 },
+    #[error("{0}; was the file copied whole?")]
+    Incomplete(String),
+    #[error("the file is damaged: {0}")]
+    Damaged(String),
     #[error(
         "opset {found} of {domain} is not supported; porter reads opset {oldest} to {newest}. Convert the model with onnx.version_converter"
     )]

@@ -19,6 +19,9 @@ use super::{DType, Payload, TensorError};
 /// The `external_data` location that marks a stripped tensor.
 pub const LOCATION: &str = "porter-fill";
 
+/// The most bytes a recipe may ask for: a model of a few bytes must not be able to fill a disk.
+const LARGEST: usize = 1 << 36;
+
 /// How to draw a stripped tensor's values.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Fill {
@@ -48,6 +51,13 @@ impl Fill {
         }
         if !supports(dtype) {
             return Err(TensorError::Fill(format!("a {dtype} tensor cannot be filled")));
+        }
+        if dtype.byte_len(count).is_none_or(|bytes| bytes > LARGEST) {
+            let most = LARGEST >> 30;
+            return Err(TensorError::Fill(format!(
+                "{:?} of {dtype} is more than porter fills ({most} GiB)",
+                tensor.dims
+            )));
         }
         let number = |key: &'static str| -> Result<f64, TensorError> {
             let text = entry(key).ok_or_else(|| TensorError::Fill(format!("'{key}' is missing")))?;

@@ -7,7 +7,9 @@ use bytes::Bytes;
 use prost::Message;
 
 use super::external::Folder;
-use super::proto::{AttributeProto, GraphProto, LOCATION_EXTERNAL, ModelProto, NodeProto, TensorProto};
+use super::proto::{
+    AttributeProto, GraphProto, LOCATION_EXTERNAL, ModelProto, NodeProto, SparseTensorProto, TensorProto,
+};
 use super::{DType, OnnxError, Payload, Problem, TensorError, fill};
 
 /// The oldest opset of ai.onnx that porter reads.
@@ -39,6 +41,10 @@ pub(super) fn map(path: &Path) -> std::io::Result<Bytes> {
     if meta.is_dir() {
         return Err(std::io::Error::new(std::io::ErrorKind::IsADirectory, "is a folder, not a model file"));
     }
+    #[cfg(unix)]
+    if std::os::unix::fs::FileTypeExt::is_char_device(&meta.file_type()) {
+        return Err(std::io::Error::other("is a device, not a model file")); // some of them never end
+    }
     if !meta.is_file() {
         return Ok(Bytes::from(std::fs::read(path)?)); // a pipe cannot be mapped
     }
@@ -57,13 +63,15 @@ fn decode_with(bytes: Bytes, folder: Option<&Folder>) -> Result<ModelProto, Prob
     }
     // Every exporter writes `ir_version`, field 1, first: one byte of key, one of a small number.
     let looks_like_onnx = bytes[0] == 0x08 && bytes.get(1).is_none_or(|&version| version < 0x40);
-    let model = ModelProto::decode(bytes).map_err(|error| {
-        let told = error.to_string();
-        if looks_like_onnx { Problem::Truncated(told) } else { Problem::NotOnnx(told) }
+    let model = ModelProto::decode(bytes.clone()).map_err(|error| match missing_bytes(&bytes) {
+        _ if !looks_like_onnx => Problem::NotOnnx(plain(&error)),
+        Some(missing) => Problem::CutShort { missing },
+        None => Problem::Damaged(plain(&error)),
     })?;
+    drop(bytes);
     let Some(graph) = &model.graph else {
         return Err(match looks_like_onnx {
-            true => Problem::Truncated("there is no graph".into()),
+            true => Problem::Incomplete("there is no graph".into()),
             false => Problem::NotOnnx("there is no graph in it".into()),
         });
     };
@@ -76,16 +84,74 @@ fn decode_with(bytes: Bytes, folder: Option<&Folder>) -> Result<ModelProto, Prob
     Ok(model)
 }
 
+/// A decoder's message without its preamble, and in the words of a model where it has words of its own.
+fn plain(error: &prost::DecodeError) -> String {
+    let told = error.to_string();
+    let told = told.strip_prefix("failed to decode Protobuf message: ").unwrap_or(&told);
+    if told.contains("recursion limit") {
+        return "graphs are nested in graphs too deep (more than 33 levels, or 100 messages)".into();
+    }
+    match told.rsplit_once(": ") {
+        Some((place, what)) => {
+            let fields: Vec<&str> = place.split(": ").filter_map(|p| p.rsplit('.').next()).collect();
+            format!("{what}, in its {}", fields.join("."))
+        }
+        None => told.to_string(),
+    }
+}
+
+/// How many bytes the last field of the outermost message lacks; `None` when the file's end is not the problem.
+fn missing_bytes(mut bytes: &[u8]) -> Option<u64> {
+    use prost::encoding::{WireType, decode_key, decode_varint};
+    while !bytes.is_empty() {
+        let varint_cut = |rest: &[u8]| (rest.len() < 10 && rest.iter().all(|byte| byte & 0x80 != 0)).then_some(1);
+        if let Some(missing) = varint_cut(bytes) {
+            return Some(missing);
+        }
+        let (_, wire_type) = decode_key(&mut bytes).ok()?;
+        let length = match wire_type {
+            WireType::ThirtyTwoBit => 4,
+            WireType::SixtyFourBit => 8,
+            WireType::Varint | WireType::LengthDelimited => {
+                if let Some(missing) = varint_cut(bytes) {
+                    return Some(missing);
+                }
+                let number = decode_varint(&mut bytes).ok()?;
+                match wire_type {
+                    WireType::Varint => 0,
+                    _ => number,
+                }
+            }
+            WireType::StartGroup | WireType::EndGroup => return None,
+        };
+        let present = bytes.len() as u64;
+        if length > present {
+            return Some(length - present);
+        }
+        bytes = bytes.get(length as usize..)?;
+    }
+    None
+}
+
 fn check_opsets(model: &ModelProto) -> Result<(), Problem> {
     let mut default = None;
     for import in &model.opset_import {
         let domain = import.domain.as_deref().unwrap_or_default();
         if domain.is_empty() || domain == "ai.onnx" {
-            default = Some(import.version.unwrap_or(0));
+            let version = import.version.unwrap_or(0);
+            if let Some(other) = default.filter(|&other| other != version) {
+                let problem = format!("is imported twice, as {other} and as {version}");
+                return Err(Problem::Graph { place: "opset of ai.onnx".into(), problem });
+            }
+            default = Some(version);
         }
     }
     let Some(found) = default else {
-        return Err(Problem::Truncated("no opset is imported for ai.onnx".into()));
+        // A model may be made of other domains' operators alone.
+        return match model.opset_import.is_empty() {
+            true => Err(Problem::Incomplete("no opset is imported".into())),
+            false => Ok(()),
+        };
     };
     if !(OLDEST_OPSET..=NEWEST_OPSET).contains(&found) {
         return Err(Problem::Opset { domain: "ai.onnx".into(), found, oldest: OLDEST_OPSET, newest: NEWEST_OPSET });
@@ -108,6 +174,9 @@ fn resolve(tensor: &mut TensorProto, folder: Option<&Folder>) -> Result<(), Prob
     let number = tensor.data_type.unwrap_or(0);
     let dtype = DType::from_number(number).ok_or_else(|| at(TensorError::UnknownType(number)))?;
     let count = tensor.checked_len().map_err(at)?;
+    if dtype == DType::String {
+        return Err(at(TensorError::StringBytes));
+    }
     let expected = dtype.byte_len(count).ok_or_else(|| at(TensorError::TooLarge { dims: tensor.dims.clone() }))?;
     let payload = if let Some(fill) = fill::Fill::of(tensor, dtype, count).map_err(at)? {
         Payload::Fill(fill)
@@ -135,7 +204,7 @@ fn resolve(tensor: &mut TensorProto, folder: Option<&Folder>) -> Result<(), Prob
     Ok(())
 }
 
-/// Visits every tensor of a model: initializers and attribute values, in subgraphs and functions too.
+/// Visits every tensor of a model: initializers and attribute values, sparse ones too, in subgraphs and functions.
 pub(super) fn try_for_each_tensor<E>(
     model: &mut ModelProto,
     visit: &mut dyn FnMut(&mut TensorProto) -> Result<(), E>,
@@ -155,12 +224,17 @@ pub(super) fn for_each_tensor(model: &ModelProto, visit: &mut dyn FnMut(&TensorP
     fn nodes(list: &[NodeProto], visit: &mut dyn FnMut(&TensorProto)) {
         list.iter().flat_map(|node| &node.attribute).for_each(|a| attribute(a, visit));
     }
+    fn sparse<'a>(all: impl IntoIterator<Item = &'a SparseTensorProto>, visit: &mut dyn FnMut(&TensorProto)) {
+        all.into_iter().flat_map(|sparse| sparse.values.iter().chain(&sparse.indices)).for_each(&mut *visit);
+    }
     fn attribute(attribute: &AttributeProto, visit: &mut dyn FnMut(&TensorProto)) {
         attribute.t.iter().chain(&attribute.tensors).for_each(&mut *visit);
+        sparse(attribute.sparse_tensor.iter().chain(&attribute.sparse_tensors), visit);
         attribute.g.iter().chain(&attribute.graphs).for_each(|sub| graph(sub, visit));
     }
     fn graph(graph: &GraphProto, visit: &mut dyn FnMut(&TensorProto)) {
         graph.initializer.iter().for_each(&mut *visit);
+        sparse(&graph.sparse_initializer, visit);
         nodes(&graph.node, visit);
     }
     model.graph.iter().for_each(|main| graph(main, visit));
@@ -174,6 +248,7 @@ type Visit<'a, E> = &'a mut dyn FnMut(&mut TensorProto) -> Result<(), E>;
 
 fn graph_tensors<E>(graph: &mut GraphProto, visit: Visit<E>) -> Result<(), E> {
     graph.initializer.iter_mut().try_for_each(&mut *visit)?;
+    sparse_tensors(&mut graph.sparse_initializer, visit)?;
     graph.node.iter_mut().try_for_each(|node| node_tensors(node, visit))
 }
 
@@ -181,9 +256,14 @@ fn node_tensors<E>(node: &mut NodeProto, visit: Visit<E>) -> Result<(), E> {
     node.attribute.iter_mut().try_for_each(|attribute| attribute_tensors(attribute, visit))
 }
 
+fn sparse_tensors<'a, E>(all: impl IntoIterator<Item = &'a mut SparseTensorProto>, visit: Visit<E>) -> Result<(), E> {
+    all.into_iter().flat_map(|sparse| sparse.values.iter_mut().chain(&mut sparse.indices)).try_for_each(&mut *visit)
+}
+
 fn attribute_tensors<E>(attribute: &mut AttributeProto, visit: Visit<E>) -> Result<(), E> {
     attribute.t.iter_mut().try_for_each(&mut *visit)?;
     attribute.tensors.iter_mut().try_for_each(&mut *visit)?;
+    sparse_tensors(attribute.sparse_tensor.iter_mut().chain(&mut attribute.sparse_tensors), visit)?;
     attribute.g.iter_mut().try_for_each(|graph| graph_tensors(graph, visit))?;
     attribute.graphs.iter_mut().try_for_each(|graph| graph_tensors(graph, visit))
 }

@@ -1,14 +1,15 @@
 //! Takes the weights out of a model, so that a failing model can be shown without showing them.
 //!
-//! Kept as they are: tensors of up to 512 elements, biases, and everything that is not a number. Each other weight becomes
-//! a [`Fill`] with its own mean and standard deviation and a seed made from its name.
+//! Kept as they are: tensors of up to 512 elements, biases, indices and tables (wide integers), and everything that is not
+//! a number. Each other weight, those of quantized models too, becomes a [`Fill`] with its own mean and standard deviation
+//! and a seed made from its name.
 
 use std::collections::HashSet;
 
 use super::fill::{self, Fill};
 use super::proto::{GraphProto, LOCATION_EXTERNAL, ModelProto, TensorProto};
 use super::read::try_for_each_tensor;
-use super::{Payload, TensorError};
+use super::{DType, Payload, TensorError};
 
 /// Tensors with more elements than this are stripped.
 const KEPT_ELEMENTS: usize = 512;
@@ -22,8 +23,8 @@ pub struct Stripped {
     pub bytes: usize,
 }
 
-/// Replaces the large weights of a model by recipes. Floats only: integer tensors are indices and tables, whose values
-/// decide what the model does.
+/// Replaces the large weights of a model by recipes. Floats and bytes only: wider integers are indices and tables, whose
+/// values decide what the model does.
 pub fn strip(model: &mut ModelProto) -> Result<Stripped, (String, TensorError)> {
     let mut biases = HashSet::new();
     if let Some(graph) = &model.graph {
@@ -40,7 +41,9 @@ pub fn strip(model: &mut ModelProto) -> Result<Stripped, (String, TensorError)> 
 fn strip_tensor(tensor: &mut TensorProto, biases: &HashSet<String>, done: &mut Stripped) -> Result<(), TensorError> {
     let dtype = tensor.dtype();
     let count = tensor.checked_len()?;
-    if count <= KEPT_ELEMENTS || !dtype.is_float() || biases.contains(tensor.name()) {
+    let is_recipe = matches!(tensor.raw_data, Some(Payload::Fill(_)));
+    let is_weight = dtype.is_float() || matches!(dtype, DType::Int8 | DType::Uint8);
+    if !is_recipe && (count <= KEPT_ELEMENTS || !is_weight || biases.contains(tensor.name())) {
         return Ok(());
     }
     let recipe = match &tensor.raw_data {
@@ -66,12 +69,27 @@ fn strip_tensor(tensor: &mut TensorProto, biases: &HashSet<String>, done: &mut S
     Ok(())
 }
 
-/// The third input of a layer is its bias; an elementwise Add to one axis is seldom over 512 long.
+/// Names that nodes use as a bias, as far as the operator tells, and the variances of normalisations: a drawn one could be
+/// negative, and every value after it NaN.
 fn collect_biases(graph: &GraphProto, biases: &mut HashSet<String>) {
+    let lies_along_one_axis = |tensor: &&TensorProto| tensor.dims.iter().filter(|&&size| size > 1).count() <= 1;
+    let vectors: HashSet<&str> =
+        graph.initializer.iter().filter(lies_along_one_axis).map(|tensor| tensor.name()).collect();
     for node in &graph.node {
-        if matches!(node.op_type.as_deref(), Some("Conv" | "ConvTranspose" | "Gemm" | "LayerNormalization")) {
-            biases.extend(node.input.get(2).cloned());
-        }
+        let positions: &[usize] = match node.op_type.as_deref().unwrap_or_default() {
+            "Conv" | "ConvTranspose" | "Gemm" => &[2],
+            "LayerNormalization" | "InstanceNormalization" | "GroupNormalization" => &[2],
+            "BatchNormalization" => &[2, 4],
+            "LSTM" | "GRU" | "RNN" => &[3],
+            "QLinearConv" => &[8],
+            // What is added along one axis is the bias of a MatMul.
+            "Add" => &[0, 1],
+            _ => &[],
+        };
+        let named = positions.iter().filter_map(|&position| node.input.get(position)).filter(|name| !name.is_empty());
+        biases.extend(
+            named.filter(|name| node.op_type.as_deref() != Some("Add") || vectors.contains(name.as_str())).cloned(),
+        );
         for attribute in &node.attribute {
             attribute.g.iter().chain(&attribute.graphs).for_each(|graph| collect_biases(graph, biases));
         }

@@ -24,6 +24,8 @@ pub enum TensorError {
     WrongLength { dtype: DType, dims: Vec<i64>, expected: usize, found: usize },
     #[error("{dims:?} has {expected} elements, but {found} are stored")]
     WrongCount { dims: Vec<i64>, expected: usize, found: usize },
+    #[error("its values are strings, which cannot stand in raw_data or in another file")]
+    StringBytes,
     #[error("{0}")]
     Fill(String),
     #[error("a {dtype} tensor cannot be read as {wanted}")]
@@ -125,6 +127,9 @@ impl TensorProto {
         let dtype = DType::from_number(number).ok_or(TensorError::UnknownType(number))?;
         let count = self.checked_len()?;
         let too_large = || TensorError::TooLarge { dims: self.dims.clone() };
+        if dtype == DType::String && self.raw_data.is_some() {
+            return Err(TensorError::StringBytes);
+        }
         if let Some(payload) = &self.raw_data {
             let expected = dtype.byte_len(count).ok_or_else(too_large)?;
             if payload.len() != expected {

@@ -29,7 +29,7 @@ pub fn write(path: &Path, model: &ModelProto) -> Result<(), OnnxError> {
 pub fn write_with_limit(path: &Path, model: &ModelProto, limit: usize) -> Result<(), OnnxError> {
     let at = |error: io::Error| Problem::from(error).in_file(path);
     if model.encoded_len() <= limit {
-        return atomically(path, |file| stream(file, |buf| model.encode_raw(buf))).map_err(at);
+        return place(path, |file| stream(file, |buf| model.encode_raw(buf))).map_err(at);
     }
     let mut data_path = path.as_os_str().to_owned();
     data_path.push(".data");
@@ -37,7 +37,7 @@ pub fn write_with_limit(path: &Path, model: &ModelProto, limit: usize) -> Result
     let location = data_path.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let mut slim = model.clone(); // weights are shared views; only the messages around them are copied
     let mut offset = 0u64;
-    atomically(data_path, |file| {
+    let data = fill_beside(data_path, |file| {
         stream(file, |buf| {
             let outcome: Result<(), std::convert::Infallible> = try_for_each_tensor(&mut slim, &mut |tensor| {
                 offset = move_out(tensor, &location, offset, buf);
@@ -47,7 +47,14 @@ pub fn write_with_limit(path: &Path, model: &ModelProto, limit: usize) -> Result
         })
     })
     .map_err(|error| Problem::from(error).in_file(data_path))?;
-    atomically(path, |file| stream(file, |buf| slim.encode_raw(buf))).map_err(at)
+    // Both files are whole before either gets its name.
+    let main = fill_beside(path, |file| stream(file, |buf| slim.encode_raw(buf))).map_err(at)?;
+    data.persist(data_path).map_err(|error| Problem::from(error.error).in_file(data_path))?;
+    main.persist(path).map_err(|error| {
+        let _ = std::fs::remove_file(data_path); // half a model is none
+        at(error.error)
+    })?;
+    Ok(())
 }
 
 /// The whole model as bytes, for engines that take a model from memory.
@@ -73,16 +80,42 @@ fn move_out(tensor: &mut TensorProto, location: &str, offset: u64, buf: &mut imp
     start + payload.len() as u64
 }
 
-/// Fills a temporary file beside `path` and renames it into place; on any error nothing is left behind.
-fn atomically(path: &Path, fill: impl FnOnce(&mut File) -> io::Result<()>) -> io::Result<()> {
+/// Puts a whole file at `path`, or nothing. What is no regular file (a pipe, `/dev/stdout`) is written to as it is, since
+/// renaming would put a file in its place.
+fn place(path: &Path, fill: impl FnOnce(&mut File) -> io::Result<()>) -> io::Result<()> {
+    if std::fs::metadata(path).is_ok_and(|meta| !meta.is_file() && !meta.is_dir()) {
+        return fill(&mut File::options().write(true).open(path)?);
+    }
+    fill_beside(path, fill)?.persist(path).map_err(|error| error.error)?;
+    Ok(())
+}
+
+/// Fills a temporary file in the folder of `path`, which goes away unless it is given a name.
+fn fill_beside(path: &Path, fill: impl FnOnce(&mut File) -> io::Result<()>) -> io::Result<tempfile::NamedTempFile> {
+    if path.is_dir() {
+        return Err(io::Error::new(io::ErrorKind::IsADirectory, "is a folder; name the file to write"));
+    }
     let folder = match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),
     };
-    let mut temporary = tempfile::Builder::new().prefix(".porter-").permissions_as_umask().tempfile_in(folder)?;
+    if !folder.is_dir() {
+        let told = format!("cannot be written: the folder '{}' does not exist", folder.display());
+        return Err(io::Error::new(io::ErrorKind::NotFound, told));
+    }
+    let mut temporary = tempfile::Builder::new()
+        .prefix(".porter-")
+        .permissions_as_umask()
+        .tempfile_in(folder)
+        .map_err(|error| io::Error::new(error.kind(), format!("cannot be written: {}", without_path(&error))))?;
     fill(temporary.as_file_mut())?;
-    temporary.persist(path).map_err(|error| error.error)?;
-    Ok(())
+    Ok(temporary)
+}
+
+/// What the system says, without the temporary file's name, which tells the user nothing.
+fn without_path(error: &io::Error) -> String {
+    let told = error.to_string();
+    told.split(" at path ").next().unwrap_or_default().to_string()
 }
 
 trait UmaskPermissions {

@@ -26,12 +26,7 @@ pub fn node(op_type: &str, inputs: &[&str], outputs: &[&str]) -> NodeProto {
 
 /// An attribute that holds a subgraph.
 pub fn graph_attribute(name: &str, graph: GraphProto) -> AttributeProto {
-    AttributeProto {
-        name: Some(name.into()),
-        kind: Some(attribute_type::GRAPH),
-        g: Some(graph),
-        ..Default::default()
-    }
+    AttributeProto { name: Some(name.into()), kind: Some(attribute_type::GRAPH), g: Some(graph), ..Default::default() }
 }
 
 /// An attribute that holds a tensor.

@@ -1,5 +1,14 @@
+<<<<<<< HEAD
 //! What the integration tests share.
 #![allow(dead_code)] // each test file uses a part
+=======
+//! What integration tests share: where models and engines are, the built binary, and small models made by hand.
+
+#![allow(dead_code)] // every test binary uses its own part of this
+
+pub mod build;
+pub mod generate;
+>>>>>>> 08f1303 (Refuse bad files with one clear message, keep every declaration as read, and test both)
 
 use std::path::{Path, PathBuf};
 

@@ -365,11 +365,11 @@ fn a_folder_without_write_permission() {
 fn the_input_may_be_the_output() {
     let folder = tempfile::tempdir().unwrap();
     let model = folder.path().join("model.onnx");
-    fs::copy(common::model("yolo26n-cls.onnx"), &model).unwrap();
+    fs::copy(common::model_path("yolo26n-cls.onnx"), &model).unwrap();
     for command in ["hydrate", "strip"] {
         common::run_fine(porter().arg(command).arg(&model).arg("-o").arg(&model));
     }
-    let (read, was) = (porter::onnx::read(&model).unwrap(), common::model("yolo26n-cls.onnx"));
+    let (read, was) = (porter::onnx::read(&model).unwrap(), common::model_path("yolo26n-cls.onnx"));
     assert_eq!(read.graph.unwrap().node, porter::onnx::read(&was).unwrap().graph.unwrap().node);
     assert_eq!(listing(folder.path()).len(), 1);
 }
@@ -378,7 +378,7 @@ fn the_input_may_be_the_output() {
 #[cfg(unix)]
 fn a_device_is_written_to_and_not_replaced() {
     use std::os::unix::fs::FileTypeExt;
-    common::run_fine(porter().arg("hydrate").arg(common::model("yolo26n-cls.onnx")).args(["-o", "/dev/null"]));
+    common::run_fine(porter().arg("hydrate").arg(common::model_path("yolo26n-cls.onnx")).args(["-o", "/dev/null"]));
     assert!(fs::metadata("/dev/null").unwrap().file_type().is_char_device());
     let (code, _, stderr) = run(porter().args(["strip", "/dev/zero", "-o", "/dev/null"]));
     assert_eq!((code, stderr.as_str()), (2, "error: /dev/zero: is a device, not a model file\n"));
@@ -456,7 +456,7 @@ fn a_model_cut_anywhere_is_refused_or_still_a_model() {
 #[test]
 fn real_models_cut_anywhere_are_refused() {
     let folder = tempfile::tempdir().unwrap();
-    for path in [common::model("yolo26n.onnx"), common::fetched_model("nudenet/3.4.2/320n.onnx")] {
+    for path in [common::model_path("yolo26n.onnx"), common::fetched_model("nudenet/3.4.2/320n.onnx")] {
         let bytes = fs::read(&path).unwrap();
         let step = bytes.len() / 40;
         for end in (0..bytes.len()).step_by(step).chain(bytes.len() - 5..bytes.len()) {

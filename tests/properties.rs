@@ -133,7 +133,7 @@ proptest! {
 
     #[test]
     fn damaged_real_models_are_refused_or_read(seed: u64) {
-        let bytes = fs::read(common::model("yolo26n-cls.onnx")).unwrap();
+        let bytes = fs::read(common::model_path("yolo26n-cls.onnx")).unwrap();
         take_in(damage(&bytes, &mut Choices::new(seed)));
     }
 

@@ -77,11 +77,14 @@ impl Failure {
 impl From<crate::onnx::OnnxError> for Failure {
     fn from(error: crate::onnx::OnnxError) -> Self {
         use std::io::ErrorKind::{OutOfMemory, QuotaExceeded, StorageFull};
+        // Names come from the file: one with a line break or a terminal's control sequence is shown as it is spelled.
+        let spelled = |c: char| if c.is_control() { c.escape_default().to_string() } else { c.to_string() };
+        let told: String = error.to_string().chars().map(spelled).collect();
         match &error.problem {
             crate::onnx::Problem::Io(io) if matches!(io.kind(), StorageFull | QuotaExceeded | OutOfMemory) => {
-                Self::environment(error)
+                Self::environment(told)
             }
-            _ => Self::input(error),
+            _ => Self::input(told),
         }
     }
 }

@@ -65,6 +65,7 @@ impl Graph {
         let id = self.add_typed_value(&value.name, value.dtype, value.shape.clone());
         let copy = self.value_mut(id);
         copy.declared = value.declared.clone();
+        copy.declared_as = value.declared_as.clone();
         copy.listed = value.listed;
         map.insert(from, id);
         id

@@ -65,6 +65,10 @@ pub(super) fn graph(proto: GraphProto, outer: &HashMap<String, Known>) -> Result
             return Err(GraphError::new(format!("initializer '{name}'"), "is given twice"));
         }
         graph.set_initializer(id, tensor);
+        let value = graph.value_mut(id);
+        if value.declared.is_some() {
+            value.declared_as = Some((value.dtype, value.shape.clone())); // an input with a default: the tensor rules
+        }
     }
     // A sparse initializer is a value like any other; that it has a tensor behind it shows only on the way out.
     let sparse: Vec<String> =
@@ -154,6 +158,7 @@ fn declare(graph: &mut Graph, id: super::ValueId, info: ValueInfoProto) {
         value.shape = shape.or(value.shape.take());
     }
     value.declared = Some(info);
+    value.declared_as = Some((value.dtype, value.shape.clone()));
 }
 
 /// Element type and shape that a declaration gives.

@@ -81,14 +81,7 @@ fn graph(graph: &Graph) -> GraphProto {
 
 /// Whether a value is still what the file declared.
 fn unchanged(value: &Value) -> bool {
-    let (dtype, shape) = from_proto::type_of(value.declared.as_ref().and_then(|info| info.kind.as_ref()));
-    if value.constant.is_none() {
-        return (dtype, shape) == (value.dtype, value.shape.clone());
-    }
-    // The tensor knows every size; a declaration that leaves some open is no less true.
-    let open = |(told, known): (&Dim, &Dim)| told.fixed().is_none() || told == known;
-    let fits = |told: &Vec<Dim>, known: &Vec<Dim>| told.len() == known.len() && told.iter().zip(known).all(open);
-    value.declared.is_some() && dtype == value.dtype && shape.zip(value.shape.as_ref()).is_none_or(|(a, b)| fits(&a, b))
+    value.declared_as.as_ref().is_some_and(|(dtype, shape)| *dtype == value.dtype && *shape == value.shape)
 }
 
 /// The declaration of a value: the file's own where it still says the truth.

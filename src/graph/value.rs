@@ -55,6 +55,8 @@ pub struct Value {
     pub declared: Option<ValueInfoProto>,
     /// Whether the type is written to the file's `value_info` (inputs and outputs always are).
     pub listed: bool,
+    /// What was known when the declaration was read; while that stands, the declaration is written as it was.
+    pub(super) declared_as: Option<(Option<DType>, Option<Vec<Dim>>)>,
     pub(super) constant: Option<Arc<Tensor>>,
     pub(super) producer: Option<NodeId>,
     pub(super) consumers: Vec<NodeId>,

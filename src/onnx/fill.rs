@@ -114,7 +114,8 @@ impl Fill {
                 DType::Float => out.extend(values.flat_map(|x| (x as f32).to_le_bytes())),
                 DType::Double => out.extend(values.flat_map(f64::to_le_bytes)),
                 DType::Float16 => out.extend(values.flat_map(|x| f16::from_f64(x).to_le_bytes())),
-                DType::Bfloat16 => out.extend(values.flat_map(|x| bf16::from_f64(x).to_le_bytes())),
+                // Through float32, as numpy's bfloat16 rounds: the definition of the form is what numpy draws.
+                DType::Bfloat16 => out.extend(values.flat_map(|x| bf16::from_f32(x as f32).to_le_bytes())),
                 DType::Int8 | DType::Uint8 => out.extend(values.map(|x| x as i64 as u8)),
                 DType::Int16 | DType::Uint16 => out.extend(values.flat_map(|x| (x as i64 as u16).to_le_bytes())),
                 DType::Int32 | DType::Uint32 => out.extend(values.flat_map(|x| (x as i64 as u32).to_le_bytes())),

@@ -91,13 +91,15 @@ fn plain(error: &prost::DecodeError) -> String {
     if told.contains("recursion limit") {
         return "graphs are nested in graphs too deep (more than 33 levels, or 100 messages)".into();
     }
-    match told.rsplit_once(": ") {
-        Some((place, what)) => {
-            let fields: Vec<&str> = place.split(": ").filter_map(|p| p.rsplit('.').next()).collect();
-            format!("{what}, in its {}", fields.join("."))
-        }
-        None => told.to_string(),
+    // `ModelProto.graph: GraphProto.node: what is wrong`
+    let mut fields = Vec::new();
+    let mut what = told;
+    while let Some((place, rest)) = what.split_once(": ") {
+        let Some((_, field)) = place.split_once('.').filter(|(message, _)| message.ends_with("Proto")) else { break };
+        fields.push(field);
+        what = rest;
     }
+    if fields.is_empty() { what.to_string() } else { format!("{what}, in its {}", fields.join(".")) }
 }
 
 /// How many bytes the last field of the outermost message lacks; `None` when the file's end is not the problem.

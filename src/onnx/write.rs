@@ -100,7 +100,8 @@ fn fill_beside(path: &Path, fill: impl FnOnce(&mut File) -> io::Result<()>) -> i
         _ => Path::new("."),
     };
     if !folder.is_dir() {
-        let told = format!("cannot be written: the folder '{}' does not exist", folder.display());
+        let what = if folder.exists() { "is not a folder" } else { "does not exist" };
+        let told = format!("cannot be written: '{}' {what}", folder.display());
         return Err(io::Error::new(io::ErrorKind::NotFound, told));
     }
     let mut temporary = tempfile::Builder::new()

@@ -248,7 +248,7 @@ pub(super) fn attribute(mut proto: AttributeProto, scope: &HashMap<String, Known
     let place = format!("attribute '{name}'");
     let missing = || GraphError::new(place.clone(), "has no value");
     let sub = |g: GraphProto| graph(g, scope).map_err(|e| GraphError::new(format!("{place}, {}", e.place), e.problem));
-    let untyped = proto.kind.is_none();
+    let untyped = proto.kind.is_none_or(|kind| kind == 0).then_some(proto.kind);
     let kind = match proto.kind.take().filter(|&kind| kind != 0) {
         Some(kind) => kind,
         None => kind_of_field(&proto).ok_or_else(missing)?,

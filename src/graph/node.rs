@@ -51,8 +51,8 @@ pub struct Attribute {
     pub doc_string: Option<String>,
     /// Undeclared fields of the file's message, as read.
     pub unknown: Vec<u8>,
-    /// Whether the file leaves the attribute's type away, as old writers do.
-    pub(super) untyped: bool,
+    /// What the file says where the attribute's type belongs, if it is not the type: old writers say nothing, or 0.
+    pub(super) untyped: Option<Option<i32>>,
     /// Whether the file leaves the value away where it is 0 or empty.
     pub(super) implied: bool,
 }
@@ -85,7 +85,7 @@ pub enum AttributeValue {
 impl Attribute {
     /// An attribute from name and value.
     pub fn new(name: impl Into<String>, value: AttributeValue) -> Self {
-        Self { name: name.into(), value, doc_string: None, unknown: Vec::new(), untyped: false, implied: false }
+        Self { name: name.into(), value, doc_string: None, unknown: Vec::new(), untyped: None, implied: false }
     }
 }
 

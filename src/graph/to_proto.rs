@@ -145,7 +145,7 @@ fn attribute(attribute: &Attribute) -> AttributeProto {
         AttributeValue::Types(x) => (proto.type_protos = x.clone(), kinds::TYPE_PROTOS).1,
         AttributeValue::Reference { to, kind } => (proto.ref_attr_name = Some(to.clone()), *kind).1,
     };
-    proto.kind = (!attribute.untyped).then_some(kind);
+    proto.kind = attribute.untyped.unwrap_or(Some(kind));
     if attribute.implied {
         proto.f.take_if(|x| x.to_bits() == 0);
         proto.i.take_if(|x| *x == 0);

@@ -55,7 +55,7 @@ pub fn prepare(
 
     step("rewriting");
     let met = target::assess(&model, target, &setting);
-    let chosen = choose(rules, target)?;
+    let chosen = choose(rules, target, &met.quirks)?;
     let settings = rewrite::Options { record: options.prove, ..Default::default() };
     let applied = rewrite::apply(&mut model, &chosen, &settings)?;
     let rewrites = record(&applied, options.prove, step)?;
@@ -274,11 +274,16 @@ fn cpu_reasons(graph: &Graph, plan: &Plan) -> Vec<manifest::CpuReason> {
 }
 
 /// The target's rules, in its order.
-fn choose<'a>(rules: &'a RuleSet, target: &Target) -> Result<Vec<&'a Rule>, PrepareError> {
+fn choose<'a>(rules: &'a RuleSet, target: &Target, met: &[QuirkHit]) -> Result<Vec<&'a Rule>, PrepareError> {
     let find = |name: &String| {
         rules.get(name).ok_or_else(|| PrepareError::NoRule { target: target.name.clone(), rule: name.clone() })
     };
-    target.rewrites.iter().map(find).collect()
+    // What answers a fault of this toolchain alone is no rule of the target; what is merely slow is told, not changed.
+    let answers = met.iter().filter(|hit| hit.symptom.slow.is_none()).filter_map(|hit| match &hit.answer {
+        Some(Answer::Rule(rule)) if !target.rewrites.contains(rule) => Some(rule),
+        _ => None,
+    });
+    target.rewrites.iter().chain(answers).map(find).collect()
 }
 
 /// Applications of rules for the manifest, each proven on its own shapes if wanted.

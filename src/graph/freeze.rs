@@ -13,8 +13,9 @@ pub struct Freeze {
     pub batch: Option<i64>,
 }
 
-/// Height and width assumed for images of free size: what detectors are most often exported for.
-const IMAGE_SIDE: i64 = 640;
+/// Height and width assumed for images of free size, the first that the model can run at: what detectors are most often
+/// exported for, lines of text as recognisers take them, and what classifiers take.
+const IMAGES: [[i64; 2]; 6] = [[640, 640], [48, 320], [32, 320], [224, 224], [320, 320], [256, 256]];
 /// Width assumed for images of fixed height and free width: lines of text, as recognisers take them.
 const LINE_WIDTH: i64 = 320;
 /// Length assumed for a free dimension that is neither batch nor image: samples of a sound, tokens of a text.
@@ -125,9 +126,22 @@ fn replace_names(graph: &mut Graph, names: &HashMap<String, i64>) {
     }
 }
 
-/// Sizes for every input that has free ones, with a sentence about each for the report. Inputs of unknown rank are left
-/// alone.
+/// Sizes for every input that has free ones, with a sentence about each for the report: the first guess at which every
+/// node can run, else the first. Inputs of unknown rank are left alone.
 pub fn assumed(model: &Model) -> (Freeze, Vec<String>) {
+    let runs = |sizes: &Freeze| {
+        let mut trial = model.clone();
+        freeze(&mut trial, sizes).is_ok() && super::shapes::infer(&mut trial).is_ok()
+    };
+    let guesses = IMAGES.iter().map(|image| guess_all(model, *image));
+    let first = guess_all(model, IMAGES[0]);
+    if first.0.shapes.is_empty() || runs(&first.0) {
+        return first;
+    }
+    guesses.skip(1).find(|(sizes, _)| runs(sizes)).unwrap_or(first)
+}
+
+fn guess_all(model: &Model, free_image: [i64; 2]) -> (Freeze, Vec<String>) {
     let graph = &model.graph;
     let image = model.property("imgsz").and_then(image_size);
     let mut names: HashMap<String, i64> = HashMap::new();
@@ -138,7 +152,7 @@ pub fn assumed(model: &Model) -> (Freeze, Vec<String>) {
         let Some(dims) = value.shape.as_ref().filter(|dims| dims.iter().any(|dim| dim.fixed().is_none())) else {
             continue;
         };
-        let guesses = guess(dims, image);
+        let guesses = guess(dims, image, free_image);
         let shape: Vec<i64> = dims
             .iter()
             .zip(guesses)
@@ -161,7 +175,7 @@ pub fn assumed(model: &Model) -> (Freeze, Vec<String>) {
 }
 
 /// A guess for each dimension.
-fn guess(dims: &[Dim], image: Option<[i64; 2]>) -> Vec<i64> {
+fn guess(dims: &[Dim], image: Option<[i64; 2]>, free_image: [i64; 2]) -> Vec<i64> {
     let mut guesses = vec![SEQUENCE; dims.len()];
     if let Some(first) = guesses.first_mut() {
         *first = 1;
@@ -175,7 +189,7 @@ fn guess(dims: &[Dim], image: Option<[i64; 2]>) -> Vec<i64> {
         [guesses[height], guesses[width]] = match image {
             Some(size) => size,
             None if line => [0, LINE_WIDTH],
-            None => [IMAGE_SIDE, IMAGE_SIDE],
+            None => free_image,
         };
     }
     guesses

@@ -74,7 +74,12 @@ pub fn prove(applied: &[Applied], engine: &dyn Engine) -> Vec<Result<Proof, Proo
 /// Inputs without shape, a graph that does not run, outputs that differ in shape.
 pub fn compare(before: &Model, after: &Model, engine: &dyn Engine) -> Result<Proof, ProofError> {
     let inputs = random_inputs(&before.graph)?;
-    let run = |model: &Model, side| engine.run_once(model, &inputs).map_err(|error| ProofError::Run { side, error });
+    // Both pieces have the same inputs in the same order; a value that took another's place may go by another name.
+    let given = |model: &Model| -> Tensors {
+        let names = model.graph.inputs.iter().map(|&id| model.graph.value(id).name.clone());
+        names.zip(inputs.values().cloned()).collect()
+    };
+    let run = |model: &Model, side| engine.run_once(model, &given(model)).map_err(|error| ProofError::Run { side, error });
     let first = run(before, "before")?;
     let second = run(after, "after")?;
     let mut proof = Proof { max_abs: 0.0, relative: 0.0, cosine: 1.0, compared: 0 };

@@ -5,10 +5,11 @@
 
 use super::{Graph, Model, Node, NodeId, ValueId};
 
-/// Operations that a node takes at its shapes.
+/// Operations that a node takes at its shapes, those of its subgraphs included (each counted once).
 pub fn of(graph: &Graph, id: NodeId) -> f64 {
     let node = graph.node(id);
-    count(graph, node).unwrap_or(0.0)
+    let inner: f64 = node.subgraphs().map(|(_, sub)| graph_total(sub)).sum();
+    count(graph, node).unwrap_or(0.0) + inner
 }
 
 /// Operations that a model takes at its shapes, bodies of If, Loop and Scan counted once.
@@ -17,8 +18,7 @@ pub fn total(model: &Model) -> f64 {
 }
 
 fn graph_total(graph: &Graph) -> f64 {
-    let inner = |node: &Node| node.subgraphs().map(|(_, sub)| graph_total(sub)).sum::<f64>();
-    graph.nodes().map(|(id, node)| of(graph, id) + inner(node)).sum()
+    graph.nodes().map(|(id, _)| of(graph, id)).sum()
 }
 
 fn count(graph: &Graph, node: &Node) -> Option<f64> {

@@ -177,8 +177,10 @@ fn guess_all(model: &Model, free_image: [i64; 2]) -> (Freeze, Vec<String>) {
 /// A guess for each dimension.
 fn guess(dims: &[Dim], image: Option<[i64; 2]>, free_image: [i64; 2]) -> Vec<i64> {
     let mut guesses = vec![SEQUENCE; dims.len()];
-    if let Some(first) = guesses.first_mut() {
-        *first = 1;
+    // The batch stands first, or, behind the layers of a recurrent state [2, batch, hidden], second.
+    let layers = dims.len() == 3 && dims[0].fixed().is_some_and(|size| size > 1);
+    if let Some(batch) = guesses.get_mut(layers as usize) {
+        *batch = 1;
     }
     if dims.len() == 4 {
         let few = |dim: &Dim| dim.fixed().is_some_and(|size| size <= 4);
@@ -271,6 +273,14 @@ mod tests {
         assert!(freeze(&mut model, &Freeze { batch: Some(1), ..Default::default() }).is_ok());
         let told = freeze(&mut model, &Freeze { batch: Some(4), ..Default::default() }).unwrap_err().to_string();
         assert!(told.contains("fixed batch: x float[1,3]"), "{told}");
+    }
+
+    #[test]
+    fn a_state_has_its_batch_behind_the_layers() {
+        let mut b = Build::new();
+        let state = b.input("state", DType::Float, &[2, -1, 128]);
+        let y = b.op("Relu", "y", &[state]);
+        assert_eq!(assumed(&b.finish(&[y])).0.shapes, [("state".to_string(), vec![2, 1, 128])]);
     }
 
     #[test]

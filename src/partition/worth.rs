@@ -6,18 +6,23 @@ use super::stages::Layer;
 use super::{Device, Placement};
 use crate::graph::{NodeId, ValueId};
 
+/// The least share of a model's work that makes its largest target part stay whatever it costs.
+const WORTH_A_PART: f64 = 0.05;
+
 /// Sends the target part with the worst balance to the CPU, if it has one below zero. The part with the most work
-/// stays whatever its balance: the user asked for the target.
+/// stays whatever its balance, for the user asked for the target, unless it is next to nothing of the model.
 pub(super) fn drop_one_part(placement: &mut Placement, layers: &[Layer]) -> bool {
     let parts: Vec<&Layer> = layers.iter().filter(|layer| layer.device == Device::Target).collect();
     let work = |layer: &Layer| layer.nodes.iter().map(|&node| placement.work.on_cpu(node)).sum::<u64>();
     let Some(largest) = parts.iter().enumerate().max_by_key(|(_, layer)| work(layer)).map(|(index, _)| index) else {
         return false;
     };
+    let total: u64 = layers.iter().map(work).sum();
+    let stays = work(parts[largest]) as f64 >= WORTH_A_PART * total as f64;
     let losing = parts
         .iter()
         .enumerate()
-        .filter(|(index, _)| *index != largest)
+        .filter(|(index, _)| *index != largest || !stays)
         .map(|(_, layer)| (balance(placement, layer), *layer))
         .filter(|(balance, _)| *balance < 0)
         .min_by_key(|(balance, _)| *balance);

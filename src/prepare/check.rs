@@ -16,7 +16,7 @@ use crate::engine::noise::{self, Noise};
 use crate::engine::ort::Ort;
 use crate::engine::tract::Tract;
 use crate::engine::{Engine, Tensors, samples};
-use crate::graph::{Model, Node, flops};
+use crate::graph::{Model, Node, flops, freeze};
 use crate::onnx::DType;
 
 /// Models below this many operations are checked on more samples.
@@ -57,6 +57,10 @@ pub fn check(prepared: &Prepared, parts: &[Model]) -> Result<Checked, PrepareErr
     );
     let keep = |node: &Node| kept.contains(node.name.as_str()) || cpu.contains(node.name.as_str());
     let noise = Noise { dtype: manifest.dtype, keep: &keep, draws: 2, seed: 0 };
+    // Free sizes get numbers that the model can run at; the parts keep theirs free and must run at them too.
+    let mut original = original;
+    let (sizes, _) = freeze::assumed(&original);
+    freeze::freeze(&mut original, &sizes)?;
     let mut problems = Vec::new();
     let first = samples::for_model(&original, 0);
     for engine in engines(&mut problems) {

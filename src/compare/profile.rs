@@ -54,6 +54,10 @@ pub(super) fn strains(
 ) -> Strains {
     let mut found = Strains::default();
     let mut buffer = Vec::new();
+    let whole = reference.iter().map(|&x| finite(x)).fold(0.0, f64::max);
+    // Engines approximate exponentials: a sigmoid that should be nothing is a few 1e-6 in some. Next to values of
+    // hundreds in the same tensor that is no fault.
+    let nothing = whole * 2f64.powi(-24);
     for run in runs(dims) {
         let indices = || (0..run.count).map(|i| run.start + i * run.step);
         let own = quantiles(&mut buffer, indices().map(|i| difference(reference[i], result[i])));
@@ -67,16 +71,15 @@ pub(super) fn strains(
         found.blind +=
             (factor * explained(0) > deviation(indices().map(|i| reference[i] as f64)) && scale > 0.0) as usize;
         for (index, (_, share)) in SHARES.iter().enumerate() {
-            let allowed = factor * explained(index) + least * scale;
+            let allowed = factor * explained(index) + least * scale + nothing;
             let strain = if own[index] == 0.0 { 0.0 } else { own[index] / allowed };
             hold(&mut found, Some(run.slice), share, own[index], explained(index), strain);
         }
     }
     let largest = |other: &[f32]| reference.iter().zip(other).map(|(&r, &o)| difference(r, o)).fold(0.0, f64::max);
     let explained = draws.iter().map(|draw| largest(draw)).fold(0.0, f64::max);
-    let scale = reference.iter().map(|&x| finite(x)).fold(0.0, f64::max);
     let own = largest(result);
-    let strain = if own == 0.0 { 0.0 } else { own / (factor * explained + least * scale) };
+    let strain = if own == 0.0 { 0.0 } else { own / (factor * explained + least * whole) };
     hold(&mut found, None, "some elements", own, explained, strain);
     found
 }

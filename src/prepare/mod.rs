@@ -47,6 +47,8 @@ pub struct Prepared {
     pub manifest: crate::bundle::Manifest,
     /// A model for each part.
     pub parts: Vec<Model>,
+    /// The parts before their element types were lowered; empty where they were not.
+    pub float32_parts: Vec<Model>,
     /// The model before any change, its sizes frozen: what the parts are compared with.
     pub original: Model,
     /// Files that go into the bundle besides models, manifest and report.

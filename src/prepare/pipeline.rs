@@ -83,11 +83,15 @@ pub fn prepare(
     let policy = target::dtype::policy(&model, target, &setting, &assessment, wishes)?;
     let mut parts = Vec::new();
     let mut models = Vec::new();
+    let mut float32_parts = Vec::new();
     let mut float32_nodes = Vec::new();
     let names = part_names(&plan);
     for (part, name) in plan.parts.iter().zip(names) {
         let mut piece = model.with_graph(model.graph.extract(&part.nodes, &part.inputs, &part.outputs));
         let mut dtype = DType::Float;
+        if policy.compute != DType::Float {
+            float32_parts.push(piece.clone()); // weights are shared
+        }
         if part.device == Device::Target {
             target::dtype::apply(&mut piece, &policy)?;
             dtype = policy.compute;
@@ -172,6 +176,7 @@ pub fn prepare(
     Ok(Prepared {
         manifest,
         parts: models,
+        float32_parts,
         original,
         files: files.into_iter().collect(),
         warnings,

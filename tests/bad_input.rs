@@ -15,7 +15,9 @@ use porter::onnx::{DType, Tensor, encode};
 fn commands(model: &Path, output: &Path) -> Vec<Vec<String>> {
     let (model, output) = (model.display().to_string(), output.display().to_string());
     let to = |command: &str| [command, &model, "-o", &output].map(str::to_string).to_vec();
-    vec![to("strip"), to("hydrate")]
+    let mut prepare = to("prepare");
+    prepare.extend(["--target", "neuron", "--no-check"].map(str::to_string));
+    vec![to("strip"), to("hydrate"), prepare]
 }
 
 /// Runs every command on `file` in `folder`, and gives back what they say, which must be the same message.

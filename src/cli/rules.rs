@@ -134,6 +134,7 @@ fn test(rules: &[&Rule], as_json: bool) -> Outcome {
                 "shows": one.shows,
                 "passed": one.problem.is_none(),
                 "problem": one.problem,
+                "unproven": one.unproven,
                 "max_abs": one.proof.as_ref().map(|proof| proof.max_abs),
                 "cosine": one.proof.as_ref().map(|proof| proof.cosine),
             }));
@@ -144,7 +145,11 @@ fn test(rules: &[&Rule], as_json: bool) -> Outcome {
             let passed = results.iter().filter(|one| one.problem.is_none()).count();
             let outcome = match results.len() {
                 0 => "no examples that run".to_string(),
-                count => format!("{passed} of {count}, largest difference {worst:.1e}"),
+                count => {
+                    let text = results.iter().filter(|one| one.unproven.is_some()).count();
+                    let unrun = if text > 0 { format!(", {text} compared as text alone") } else { String::new() };
+                    format!("{passed} of {count}, largest difference {worst:.1e}{unrun}")
+                }
             };
             screen::println(&format!("{:width$}  {outcome}", rule.name));
         }

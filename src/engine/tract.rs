@@ -185,6 +185,10 @@ fn check_operators<T>(graph: &Graph, known: &std::collections::HashMap<String, T
         if !known.contains_key(&node.op_type) {
             return refuse("it has no such operator".into());
         }
+        // It would compute Swish without looking at alpha.
+        if node.is("Swish") && node.float("alpha").is_some_and(|alpha| alpha != 1.0) {
+            return refuse("it takes only alpha 1".into());
+        }
         for (_, subgraph) in node.subgraphs() {
             check_operators(subgraph, known)?;
         }

@@ -4,9 +4,9 @@
 use std::collections::HashMap;
 
 use super::apply::{ApplyError, Options, apply};
-use super::prove::{self, Proof};
+use super::prove::{self, Proof, ProofError};
 use super::rule::{Action, Example, Rule};
-use crate::engine::Engine;
+use crate::engine::{Engine, EngineError};
 use crate::graph::{AttributeValue, Graph, Model, Node, ValueId};
 use crate::onnx::Tensor;
 use crate::text::{self, Style};
@@ -20,6 +20,8 @@ pub struct Checked {
     pub shows: Option<String>,
     /// The comparison of both sides, where the graph changes.
     pub proof: Option<Proof>,
+    /// Why the two sides were compared as text alone: the engine lacks an operator of the example.
+    pub unproven: Option<String>,
     /// What is wrong.
     pub problem: Option<String>,
 }
@@ -30,16 +32,30 @@ pub fn check(rule: &Rule, engine: &dyn Engine) -> Vec<Checked> {
         return Vec::new();
     }
     let each = rule.examples.iter().enumerate().map(|(index, example)| {
-        let (proof, problem) = match one(rule, example, engine) {
-            Ok(proof) => (proof, None),
-            Err(problem) => (None, Some(problem)),
-        };
-        Checked { number: index + 1, shows: example.shows.clone(), proof, problem }
+        let mut checked =
+            Checked { number: index + 1, shows: example.shows.clone(), proof: None, unproven: None, problem: None };
+        match one(rule, example, engine) {
+            Ok(Compared::Run(proof)) => checked.proof = Some(proof),
+            Ok(Compared::AsText(why)) => checked.unproven = Some(why),
+            Ok(Compared::Unchanged) => {}
+            Err(problem) => checked.problem = Some(problem),
+        }
+        checked
     });
     each.collect()
 }
 
-fn one(rule: &Rule, example: &Example, engine: &dyn Engine) -> Result<Option<Proof>, String> {
+/// How an example that holds was seen to hold.
+enum Compared {
+    /// Both sides were run.
+    Run(Proof),
+    /// Both sides are the same text; the engine lacks an operator.
+    AsText(String),
+    /// The rule left it alone, as it should.
+    Unchanged,
+}
+
+fn one(rule: &Rule, example: &Example, engine: &dyn Engine) -> Result<Compared, String> {
     let before = text::parse_model(&example.before).map_err(|error| format!("before: {error}"))?;
     let mut changed = before.clone();
     let applied = apply(&mut changed, &[rule], &Options::default()).map_err(|error| match error {
@@ -50,7 +66,7 @@ fn one(rule: &Rule, example: &Example, engine: &dyn Engine) -> Result<Option<Pro
     let style = Style { labels: false, ..Style::default() };
     let Some(after) = &example.after else {
         return if applied.is_empty() {
-            Ok(None)
+            Ok(Compared::Unchanged)
         } else {
             Err(format!(
                 "the rule must leave this alone, but makes of it\n{}",
@@ -69,7 +85,13 @@ fn one(rule: &Rule, example: &Example, engine: &dyn Engine) -> Result<Option<Pro
         let (got, wanted) = (text::print_graph(&changed.graph, style), text::print_graph(&after.graph, style));
         format!("{difference}\nthe rule makes\n{got}\nthe example says\n{wanted}")
     })?;
-    let proof = prove::compare(&before, &changed, engine).map_err(|error| error.to_string())?;
+    let proof = match prove::compare(&before, &changed, engine) {
+        Ok(proof) => proof,
+        Err(ProofError::Run { error: error @ EngineError::Unsupported { .. }, .. }) => {
+            return Ok(Compared::AsText(error.to_string()));
+        }
+        Err(error) => return Err(error.to_string()),
+    };
     if !proof.is_within(&rule.keeps) {
         return Err(format!(
             "keeps: {}, but the largest difference is {:e} (relative {:e})",
@@ -81,7 +103,7 @@ fn one(rule: &Rule, example: &Example, engine: &dyn Engine) -> Result<Option<Pro
     if !both.is_within(&rule.keeps) {
         return Err(format!("the graph after differs by {:e}", both.max_abs));
     }
-    Ok(Some(proof))
+    Ok(Compared::Run(proof))
 }
 
 /// Whether two graphs are the same but for the names of inner values and nodes.

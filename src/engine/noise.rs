@@ -48,27 +48,44 @@ pub fn measure(
     inputs: &Tensors,
     noise: &Noise,
 ) -> Result<Expectation, EngineError> {
-    let draws = noise.draws.max(1);
-    let job = |index: usize| -> Result<Tensors, EngineError> {
-        match index.checked_sub(1) {
-            None => engine.run_once(model, inputs),
-            Some(draw) => run_draw(engine, model, inputs, noise, draw),
-        }
+    measure_each(engine, model, inputs, &[noise]).and_then(|mut all| all.pop().ok_or_else(|| crashed(engine)))
+}
+
+/// As [`measure`] for several noises at once; the plain run is made only once.
+///
+/// # Errors
+/// As [`measure`].
+pub fn measure_each(
+    engine: &dyn Engine,
+    model: &Model,
+    inputs: &Tensors,
+    noises: &[&Noise],
+) -> Result<Vec<Expectation>, EngineError> {
+    let draws = noises.iter().flat_map(|noise| (0..noise.draws.max(1)).map(move |draw| (*noise, draw)));
+    let jobs: Vec<Option<(&Noise, usize)>> = std::iter::once(None).chain(draws.map(Some)).collect();
+    let run = |job: &Option<(&Noise, usize)>| match job {
+        None => engine.run_once(model, inputs),
+        Some((noise, draw)) => run_draw(engine, model, inputs, noise, *draw),
     };
     let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get());
-    let indices: Vec<usize> = (0..=draws).collect();
-    let mut runs = Vec::with_capacity(draws + 1);
-    for group in indices.chunks(cores) {
+    let mut runs = Vec::with_capacity(jobs.len());
+    for group in jobs.chunks(cores) {
         let outcomes: Vec<Result<Tensors, EngineError>> = std::thread::scope(|scope| {
-            let threads: Vec<_> = group.iter().map(|&index| scope.spawn(move || job(index))).collect();
+            let threads: Vec<_> = group.iter().map(|job| scope.spawn(move || run(job))).collect();
             threads.into_iter().map(|thread| thread.join().unwrap_or_else(|_| Err(crashed(engine)))).collect()
         });
         for outcome in outcomes {
             runs.push(outcome?);
         }
     }
-    let reference = runs.remove(0);
-    Ok(Expectation { reference, draws: runs, dtype: noise.dtype })
+    let mut runs = runs.into_iter();
+    let reference = runs.next().unwrap_or_default();
+    let expectation = |noise: &&Noise| Expectation {
+        reference: reference.clone(),
+        draws: runs.by_ref().take(noise.draws.max(1)).collect(),
+        dtype: noise.dtype,
+    };
+    Ok(noises.iter().map(expectation).collect())
 }
 
 fn crashed(engine: &dyn Engine) -> EngineError {

@@ -216,3 +216,19 @@ pub struct Postprocess {
     /// The classes' names by number.
     pub names: IndexMap<String, String>,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::Manifest;
+
+    #[test]
+    fn the_schema_in_docs_is_current() {
+        let schema = serde_json::to_string_pretty(&schemars::schema_for!(Manifest)).unwrap() + "\n";
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/manifest.schema.json");
+        if std::env::var_os("PORTER_UPDATE_DOCS").is_some() {
+            std::fs::write(path, &schema).unwrap();
+        }
+        let written = std::fs::read_to_string(path).unwrap_or_default();
+        assert!(written == schema, "docs/manifest.schema.json is not current: run the tests with PORTER_UPDATE_DOCS=1");
+    }
+}

@@ -177,7 +177,8 @@ fn summary(args: &Args, folder: &Path, prepared: &Prepared, checked: Option<&che
     }
     for (rule, applied) in report::by_rule(&m.rewrites) {
         let known = answers(m, rule);
-        line("rewritten", &format!("{rule} x {}{known}   {}", applied.len(), report::proof(&applied)));
+        let proof = if args.no_check { String::new() } else { format!("   {}", report::proof(&applied)) };
+        line("rewritten", &format!("{rule} x {}{known}{proof}", applied.len()));
         if args.explain {
             applied.iter().for_each(|one| line("", &one.nodes.join(", ")));
         }
@@ -215,7 +216,7 @@ fn summary(args: &Args, folder: &Path, prepared: &Prepared, checked: Option<&che
     }
     match checked {
         Some(checked) => checked.lines.iter().for_each(|said| line("checked", said)),
-        None => line("checked", "no (--no-check)"),
+        None => line("checked", "no (--no-check): neither the rewrites nor the result"),
     }
     let size = folder_size(folder);
     line(

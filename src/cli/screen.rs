@@ -7,11 +7,6 @@ pub fn stderr_has_colour() -> bool {
     colour_wanted() && std::io::stderr().is_terminal()
 }
 
-/// Whether standard output may be coloured: a terminal, and `NO_COLOR` not set.
-pub fn stdout_has_colour() -> bool {
-    colour_wanted() && std::io::stdout().is_terminal()
-}
-
 fn colour_wanted() -> bool {
     std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
 }

@@ -186,10 +186,20 @@ pub fn prepare(
 }
 
 fn cost(target: &Target, head: Head) -> Cost {
+    if head == Head::Raw {
+        // For the raw tensor's sake: one tensor that means something, rather than three that are smaller together.
+        return Cost {
+            border_us: 1e6,
+            bytes_per_us: 8_000.0,
+            target_flops_per_us: 30_000.0,
+            cpu_flops_per_us: 30_000.0,
+            cpu_node_us: 2.0,
+            target_node_us: 2.0,
+        };
+    }
     let cost = &target.cost;
     Cost {
-        // For the raw tensor's sake: one tensor that means something, rather than three that are smaller together.
-        border_us: if head == Head::Raw { cost.border_us.max(1.0) * 1e3 } else { cost.border_us },
+        border_us: cost.border_us,
         bytes_per_us: cost.bytes_per_us,
         target_flops_per_us: cost.target_flops_per_us,
         cpu_flops_per_us: cost.cpu_flops_per_us,

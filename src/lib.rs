@@ -8,6 +8,7 @@ pub mod cli;
 pub mod compare;
 pub mod engine;
 pub mod graph;
+pub mod inspect;
 mod load;
 pub mod onnx;
 pub mod partition;

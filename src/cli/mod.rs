@@ -11,6 +11,7 @@
 
 mod failure;
 mod hydrate;
+mod inspect;
 mod prepare;
 mod progress;
 mod rules;
@@ -40,6 +41,7 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     Prepare(Box<prepare::Args>),
+    Inspect(inspect::Args),
     Strip(strip::Args),
     Hydrate(hydrate::Args),
     Rules(rules::Args),
@@ -50,6 +52,7 @@ enum Command {
 pub fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
         Command::Prepare(args) => prepare::run(*args),
+        Command::Inspect(args) => inspect::run(args),
         Command::Strip(args) => strip::run(args),
         Command::Hydrate(args) => hydrate::run(args),
         Command::Rules(args) => rules::run(args),

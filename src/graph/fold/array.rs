@@ -147,7 +147,8 @@ impl Array {
                 out.extend_from_slice(self.bytes.get(start..start.checked_add(inner * width)?)?);
             } else {
                 for i in 0..inner as i64 {
-                    let start = usize::try_from(at + i * inner_step).ok()?.checked_mul(width)?;
+                    let start =
+                        usize::try_from(at.wrapping_add(i.wrapping_mul(inner_step))).ok()?.checked_mul(width)?;
                     out.extend_from_slice(self.bytes.get(start..start + width)?);
                 }
             }
@@ -159,11 +160,11 @@ impl Array {
                 }
                 axis -= 1;
                 index[axis] += 1;
-                at += steps[axis];
+                at = at.wrapping_add(steps[axis]); // past the end it is not read
                 if index[axis] < dims[axis] {
                     break;
                 }
-                at -= steps[axis] * dims[axis] as i64;
+                at = at.wrapping_sub(steps[axis].wrapping_mul(dims[axis] as i64));
                 index[axis] = 0;
             }
         }

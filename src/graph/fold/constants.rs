@@ -1,6 +1,6 @@
 //! The pass: every node whose outputs do not depend on the model's inputs gives way to initializers.
 
-use super::{Array, Call};
+use super::{Array, Call, branch};
 use crate::graph::shapes::{self, Shapes};
 use crate::graph::{AttributeValue, Graph, GraphError, Model, NodeId, ValueId};
 use crate::onnx::Tensor;
@@ -24,13 +24,14 @@ pub struct Folded {
 pub fn fold_constants(model: &mut Model) -> Result<Folded, GraphError> {
     let opset = model.opset();
     let mut folded = Folded::default();
-    fold_graph(&mut model.graph, opset, &mut folded)?;
+    let known = shapes::infer_graph(&mut model.graph, opset)?;
+    fold_graph(&mut model.graph, opset, &known, &mut folded);
     model.graph.prune();
     Ok(folded)
 }
 
-fn fold_graph(graph: &mut Graph, opset: i64, folded: &mut Folded) -> Result<(), GraphError> {
-    let known = shapes::infer_graph(graph, opset)?;
+fn fold_graph(graph: &mut Graph, opset: i64, known: &Shapes, folded: &mut Folded) {
+    let mut branches = false;
     let labels: Vec<(NodeId, String)> = graph
         .nodes()
         .enumerate()
@@ -42,17 +43,21 @@ fn fold_graph(graph: &mut Graph, opset: i64, folded: &mut Folded) -> Result<(), 
     for (id, label) in labels {
         let node = graph.node(id);
         if node.subgraphs().next().is_some() {
+            if node.is("If") && branch::take_branch(graph, id) {
+                folded.nodes.push(label);
+                branches = true;
+                continue;
+            }
             for inner in graph.node_mut(id).subgraphs_mut() {
-                // A branch that cannot run at these sizes is one that will not be taken: it stays as it is.
-                if fold_graph(inner, opset, folded).is_ok() {
-                    inner.prune();
-                }
+                let known = shapes::infer_inner(inner, opset);
+                fold_graph(inner, opset, &known, folded);
+                inner.prune();
             }
             graph.refresh_captures(id);
             continue;
         }
         let is_constant = node.is("Constant");
-        let Some(tensors) = outputs(graph, id, opset, &known) else { continue };
+        let Some(tensors) = outputs(graph, id, known) else { continue };
         graph.remove_node(id);
         for (value, tensor) in tensors {
             let tensor = tensor.renamed(graph.value(value).name.clone());
@@ -62,11 +67,15 @@ fn fold_graph(graph: &mut Graph, opset: i64, folded: &mut Folded) -> Result<(), 
             folded.nodes.push(label);
         }
     }
-    Ok(())
+    if branches {
+        // What came out of branches may fold in its turn; every round takes at least one If away.
+        let known = shapes::infer_inner(graph, opset);
+        fold_graph(graph, opset, &known, folded);
+    }
 }
 
 /// The outputs of a node as tensors, if all of them are known.
-fn outputs(graph: &Graph, id: NodeId, opset: i64, known: &Shapes) -> Option<Vec<(ValueId, Tensor)>> {
+fn outputs(graph: &Graph, id: NodeId, known: &Shapes) -> Option<Vec<(ValueId, Tensor)>> {
     let node = graph.node(id);
     let written: Vec<ValueId> = node.writes().collect();
     if written.is_empty() || !node.is_standard() || node.op_type.starts_with("Random") || is_random(&node.op_type) {
@@ -83,23 +92,39 @@ fn outputs(graph: &Graph, id: NodeId, opset: i64, known: &Shapes) -> Option<Vec<
     if tracked.is_some() {
         return tracked;
     }
-    let mut taken = 0;
-    let mut inputs = Vec::with_capacity(node.inputs.len());
-    for input in &node.inputs {
-        inputs.push(match input {
-            None => None,
-            Some(value) => {
-                let array = Array::of(&*graph.constant(*value)?)?;
-                taken += array.bytes.len();
-                Some(array)
-            }
-        });
-    }
-    let results = Call { node, opset, inputs: &inputs }.run()?;
-    let grows = results.iter().map(|array| array.bytes.len()).sum::<usize>() > GROWTH_LIMIT.max(taken);
-    if grows {
+    if !node.inputs.iter().flatten().all(|&value| graph.constant(value).is_some()) {
         return None;
     }
+    if matches!(node.op_type.as_str(), "Identity" | "Reshape" | "Flatten" | "Squeeze" | "Unsqueeze") {
+        // The same elements under other sizes: shared, whatever form they are in.
+        let tensor = graph.constant(node.input(0)?)?;
+        let dims = graph.value(written[0]).static_shape()?;
+        let same =
+            dims.iter().try_fold(1i64, |count, &size| count.checked_mul(size)) == i64::try_from(tensor.len()).ok();
+        return same.then(|| vec![(written[0], (*tensor).clone().reshaped(&dims))]);
+    }
+    // What it takes and what it makes is known before anything is computed, so that nothing too large is.
+    let taken: usize = node
+        .inputs
+        .iter()
+        .flatten()
+        .map(|&value| graph.constant(value).and_then(|tensor| tensor.dtype().byte_len(tensor.len())).unwrap_or(0))
+        .sum();
+    let bytes = |value: &ValueId| {
+        let value = graph.value(*value);
+        let count = value.static_shape()?.iter().try_fold(1i64, |count, &size| count.checked_mul(size))?;
+        value.dtype?.byte_len(usize::try_from(count).ok()?)
+    };
+    let made = written.iter().map(bytes).try_fold(0usize, |sum, bytes| sum.checked_add(bytes?));
+    if made.is_none_or(|made| made > GROWTH_LIMIT.max(taken)) {
+        return None;
+    }
+    let given = |input: &Option<ValueId>| match input {
+        None => Some(None),
+        Some(value) => Array::of(&*graph.constant(*value)?).map(Some),
+    };
+    let inputs = node.inputs.iter().map(given).collect::<Option<Vec<_>>>()?;
+    let results = Call { node, inputs: &inputs }.run()?;
     let at = |value: ValueId| node.outputs.iter().position(|output| *output == Some(value));
     let result = |value: ValueId| Some((value, (*results.get(at(value)?)?.clone().into_tensor("")).clone()));
     written.iter().map(|&value| result(value)).collect()
@@ -107,4 +132,56 @@ fn outputs(graph: &Graph, id: NodeId, opset: i64, known: &Shapes) -> Option<Vec<
 
 fn is_random(op_type: &str) -> bool {
     matches!(op_type, "Bernoulli" | "Multinomial")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::graph::builder::Build;
+    use crate::graph::{Node, freeze};
+    use crate::onnx::DType;
+
+    #[test]
+    fn the_head_that_computes_its_slices_folds_once_sizes_are_known() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/models/yolo26n-dynamic.onnx");
+        let mut model = crate::load(path.as_ref()).unwrap();
+        let (sizes, _) = freeze::assumed(&model);
+        freeze::freeze(&mut model, &sizes).unwrap();
+        fold_constants(&mut model).unwrap();
+        let left = |op: &str| model.graph.nodes().filter(|(_, node)| node.is(op)).count();
+        assert_eq!(["Shape", "Gather", "Range", "ConstantOfShape", "Constant"].map(left), [0; 5]);
+        for (_, node) in model.graph.nodes().filter(|(_, node)| node.is("Slice")) {
+            assert!(node.inputs.iter().skip(1).flatten().all(|&bound| model.graph.constant(bound).is_some()));
+        }
+        let folded = fold_constants(&mut model).unwrap();
+        assert_eq!(folded.nodes, Vec::<String>::new(), "a second time there is nothing left");
+    }
+
+    #[test]
+    fn what_would_make_the_file_grow_stays_a_node() {
+        let mut b = Build::new();
+        let x = b.input("x", DType::Float, &[512, 512]);
+        let shape = b.ints("shape", &[512, 512]);
+        let zeros = b.op("ConstantOfShape", "zeros", &[shape]);
+        let y = b.op("Add", "y", &[x, zeros]);
+        let mut model = b.finish(&[y]);
+        assert_eq!(fold_constants(&mut model).unwrap().nodes, Vec::<String>::new());
+        assert_eq!(model.graph.node_count(), 2);
+    }
+
+    #[test]
+    fn a_reshaped_weight_shares_its_bytes() {
+        let mut b = Build::new();
+        let x = b.input("x", DType::Float, &[6]);
+        let w = b.weight("w", &[2, 3]);
+        let before = b.graph.constant(w).unwrap().to_bytes().unwrap();
+        let shape = b.ints("shape", &[-1]);
+        let flat = b.node(Node::new("Reshape", [w, shape], []).named("flat"));
+        let y = b.op("Add", "y", &[x, flat]);
+        let mut model = b.finish(&[y]);
+        assert_eq!(fold_constants(&mut model).unwrap().nodes, ["flat"]);
+        let after = model.graph.constant(flat).unwrap();
+        assert_eq!(after.dims(), [6]);
+        assert_eq!(after.to_bytes().unwrap().as_ptr(), before.as_ptr());
+    }
 }

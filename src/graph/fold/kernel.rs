@@ -7,8 +7,6 @@ use crate::graph::Node;
 pub struct Call<'a> {
     /// The node.
     pub node: &'a Node,
-    /// The version of ai.onnx.
-    pub opset: i64,
     /// The inputs by position; `None` where one is left out.
     pub inputs: &'a [Option<Array>],
 }

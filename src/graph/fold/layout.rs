@@ -252,7 +252,8 @@ impl Call<'_> {
                 (0..parts).map(|i| each.min(size - i * each).max(0)).collect()
             }
         };
-        if sizes.len() != parts || sizes.iter().sum::<i64>() != data.dims[at] as i64 {
+        let total = sizes.iter().try_fold(0i64, |sum, &size| sum.checked_add(size).filter(|_| size >= 0));
+        if sizes.len() != parts || total != Some(data.dims[at] as i64) {
             return None;
         }
         let walk = strides(&data.dims);
@@ -370,7 +371,7 @@ impl Call<'_> {
         let block = usize::try_from(self.node.int("blocksize")?).ok()?;
         let (rows, columns) = (h.checked_div(block)?, w.checked_div(block)?);
         let split = data.reshaped(vec![n, c, rows, block, columns, block])?;
-        split.permuted(&[0, 3, 5, 1, 2, 4])?.reshaped(vec![n, c * block * block, rows, columns])
+        split.permuted(&[0, 3, 5, 1, 2, 4])?.reshaped(vec![n, c.checked_mul(block)?.checked_mul(block)?, rows, columns])
     }
 
     fn trilu(&self) -> Option<Array> {

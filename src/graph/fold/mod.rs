@@ -2,6 +2,7 @@
 
 mod arithmetic;
 mod array;
+mod branch;
 mod constants;
 mod kernel;
 mod layout;

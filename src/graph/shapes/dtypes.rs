@@ -43,6 +43,8 @@ pub fn dtypes(node: &Node, opset: i64, inputs: &[Option<Fact>]) -> Vec<Option<DT
         }
         "Cast" => vec![attribute("to")],
         "CastLike" => vec![input(1)],
+        "BitCast" => vec![attribute("to")],
+        "CausalConvWithState" | "LinearAttention" => vec![first, first],
         "BitShift" | "Add" | "Sub" | "Mul" | "Div" | "Mod" | "PRelu" | "Max" | "Min" | "Sum" | "Mean" | "MatMul"
         | "Gemm" | "Concat" | "Conv" | "ConvTranspose" | "Einsum" | "BitwiseAnd" | "BitwiseOr" | "BitwiseXor"
         | "Range" => vec![any()],

@@ -279,6 +279,17 @@ impl Call<'_> {
         Ok(vec![Some(out)])
     }
 
+    pub(super) fn center_crop_pad(&self) -> Outcome {
+        let Some(mut x) = self.same(0) else { return Ok(vec![None]) };
+        let axes: Vec<usize> = match self.node.ints("axes") {
+            Some(axes) => axes.iter().map(|&at| resolve(at, x.len())).collect::<Result<_, _>>()?,
+            None => (0..x.len()).collect(),
+        };
+        let sizes = self.sizes(1).filter(|sizes| sizes.len() == axes.len()).unwrap_or_else(|| unknown(axes.len()));
+        axes.into_iter().zip(sizes).for_each(|(at, size)| x[at] = size);
+        Ok(vec![Some(x)])
+    }
+
     pub(super) fn shape_of(&self) -> Outcome {
         let length = self.shape(0).map(|x| {
             let range = shape_range(self.node.int("start"), self.node.int("end"), x.len());
@@ -329,7 +340,7 @@ fn cut(start: &Size, end: &Size, step: i64, size: &Size) -> Size {
     let last = match (&last, size) {
         (last, size) if *last == *size => last.clone(),
         // Shape arithmetic keeps its bounds inside; a plain number may lie beyond a symbolic end.
-        (Size::Fixed(_), _) if !end.fixed().is_some_and(|end| end < 0) => last.at_most(size),
+        (Size::Fixed(_), _) if end.fixed().is_none_or(|end| end >= 0) => last.at_most(size),
         _ => last,
     };
     last.minus(&first).over_ceil(&Size::Fixed(step))

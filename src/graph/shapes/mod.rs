@@ -17,6 +17,8 @@ mod rules;
 mod select;
 mod signal;
 mod size;
+#[cfg(test)]
+mod tests;
 mod text;
 mod window;
 
@@ -60,6 +62,20 @@ pub fn infer(model: &mut Model) -> Result<Shapes, GraphError> {
 /// # Errors
 /// As [`infer`].
 pub fn infer_graph(graph: &mut Graph, opset: i64) -> Result<Shapes, GraphError> {
+    let mut walk = Walk { opset, names: names_of(graph), lenient: false };
+    let facts = walk.graph(graph, None, None)?;
+    Ok(Shapes { facts })
+}
+
+/// As [`infer_graph`], for the body of a branch or loop on its own: nodes that cannot run are let pass, for they may
+/// never be reached. Captured values are what their entries say.
+pub(in crate::graph) fn infer_inner(graph: &mut Graph, opset: i64) -> Shapes {
+    let mut walk = Walk { opset, names: names_of(graph), lenient: true };
+    walk.graph(graph, None, None).map(|facts| Shapes { facts }).unwrap_or_default()
+}
+
+/// The names that a graph's inputs have for sizes.
+fn names_of(graph: &Graph) -> Names {
     let mut names = Names::default();
     for &id in &graph.inputs {
         for dim in graph.value(id).shape.iter().flatten() {
@@ -68,9 +84,7 @@ pub fn infer_graph(graph: &mut Graph, opset: i64) -> Result<Shapes, GraphError> 
             });
         }
     }
-    let mut walk = Walk { opset, names, lenient: false };
-    let facts = walk.graph(graph, None, None)?;
-    Ok(Shapes { facts })
+    names
 }
 
 /// The values of enclosing graphs that a subgraph can see.
@@ -111,7 +125,7 @@ impl Walk {
             if let Some(tensor) = &value.constant {
                 *slot = Fact::of_tensor(tensor);
             } else if value.captured {
-                *slot = outer.and_then(|outer| outer.lookup(&value.name)).unwrap_or_default();
+                *slot = outer.and_then(|outer| outer.lookup(&value.name)).unwrap_or_else(|| declared(value));
             } else if value.producer.is_none() {
                 *slot = declared(value);
             }
@@ -201,7 +215,7 @@ impl Walk {
             })
             .collect();
         if let Some(arrays) = arrays
-            && let Some(results) = (fold::Call { node, opset: self.opset, inputs: &arrays }).run()
+            && let Some(results) = (fold::Call { node, inputs: &arrays }).run()
         {
             for (fact, array) in made.iter_mut().zip(results) {
                 fact.dtype = Some(array.dtype);

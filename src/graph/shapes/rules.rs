@@ -178,9 +178,23 @@ fn standard(call: &mut Call) -> Outcome {
                 if call.node.string("reduction").unwrap_or("mean") == "none" { call.same(1) } else { Some(vec![]) };
             Ok(vec![loss, call.same(0)])
         }
-        "SequenceLength" => one(Some(vec![])),
+        "CenterCropPad" => call.center_crop_pad(),
+        "BitCast" | "SwiGLU" | "CausalConvWithState" | "RegexFullMatch" => one(call.same(0)),
+        "LinearAttention" => Ok(vec![None, call.same(3)]),
+        "StringConcat" => one(broadcast(&[call.shape(0), call.shape(1)])?),
+        "StringSplit" => {
+            let parts = call.names.fresh("parts");
+            Ok(vec![call.same(0).map(|x| [&x[..], &[parts]].concat()), call.same(0)])
+        }
+        "ImageDecoder" => one(Some(vec![Size::Unknown, Size::Unknown, channels(call)])),
+        "SequenceLength" | "OptionalHasElement" | "SequenceEmpty" => one(Some(vec![])),
         _ => Ok(vec![None; all]),
     }
+}
+
+/// Channels of a decoded image.
+fn channels(call: &Call) -> Size {
+    Size::Fixed(if call.node.string("pixel_format") == Some("Grayscale") { 1 } else { 3 })
 }
 
 /// Operators of ONNX Runtime's own domain that its optimiser and quantizer write, and converters use.

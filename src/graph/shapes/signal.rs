@@ -226,7 +226,7 @@ fn scaled(size: &Size, scale: f32, part: f32) -> Size {
     match size {
         Size::Fixed(size) => {
             let out = (*size as f32 * part * scale).floor();
-            if out.is_finite() && out >= 0.0 && out < 1e15 { Size::Fixed(out as i64) } else { Size::Unknown }
+            if (0.0..1e15).contains(&out) { Size::Fixed(out as i64) } else { Size::Unknown }
         }
         size if part != 1.0 => {
             let _ = size;

@@ -82,14 +82,16 @@ pub fn parse(text: &str) -> Option<SymExpr> {
     if text.len() > 256 {
         return None; // no expression that somebody wrote; and trees stay shallow
     }
-    let mut parser = Parser { rest: text, depth: 0 };
+    let mut parser = Parser { rest: text, depth: 0, fractions: 0 };
     let expr = parser.sum()?;
-    parser.rest.trim_start().is_empty().then_some(expr)
+    (parser.rest.trim_start().is_empty() && parser.fractions == 0).then_some(expr)
 }
 
 struct Parser<'a> {
     rest: &'a str,
     depth: usize,
+    /// Divisions by `/` that nothing has rounded yet: only right inside `floor` or `ceil`.
+    fractions: usize,
 }
 
 impl<'a> Parser<'a> {
@@ -108,7 +110,7 @@ impl<'a> Parser<'a> {
         let mut left = self.product()?;
         loop {
             if self.take("+") {
-                left = left + self.product()?;
+                left += self.product()?;
             } else if self.take("-") {
                 left = left - self.product()?;
             } else {
@@ -122,8 +124,11 @@ impl<'a> Parser<'a> {
         loop {
             if self.take("*") {
                 left = left * self.atom()?;
-            } else if self.take("//") || self.take("/") {
+            } else if self.take("//") {
                 left = left / self.atom()?;
+            } else if self.take("/") {
+                left = left / self.atom()?;
+                self.fractions += 1;
             } else {
                 return Some(left);
             }
@@ -161,17 +166,26 @@ impl<'a> Parser<'a> {
         if !self.take("(") {
             return Some(SymExpr::pos_var(word));
         }
+        let before = self.fractions;
         let first = self.sum()?;
+        // Whole numbers divided once and rounded at once; a sum of fractions has no such form here.
+        let rounded = self.fractions == before + 1 && matches!(first, SymExpr::Div(..));
         let second = if self.take(",") { Some(self.sum()?) } else { None };
         if !self.take(")") {
             return None;
         }
         match (word, second) {
-            ("floor", None) => Some(first),
-            ("ceil", None) => match first {
-                SymExpr::Div(a, b) => Some(a.div_ceil(&b)),
-                _ => None,
-            },
+            ("floor", None) if rounded || self.fractions == before => {
+                self.fractions = before;
+                Some(first)
+            }
+            ("ceil", None) if rounded => {
+                self.fractions = before;
+                match first {
+                    SymExpr::Div(a, b) => Some(a.div_ceil(&b)),
+                    _ => None,
+                }
+            }
             ("max" | "Max", Some(second)) => Some(first.max(&second)),
             ("min" | "Min", Some(second)) => Some(first.min(&second)),
             ("broadcast", Some(second)) => Some(first.broadcast(&second)),
@@ -196,7 +210,11 @@ mod tests {
 
     #[test]
     fn what_is_no_expression_is_refused() {
-        for text in ["batch size", "", "a +", "f(x)", "99999999999", "((((", &"(".repeat(100_000)] {
+        // floor(h/2 - 1/2) is (h - 1)//2, not h//2: fractions must not be rounded one by one.
+        assert_eq!(print(&parse("floor(h/2)").unwrap()), "h//2");
+        for text in
+            ["floor(h/2 - 1/2)", "h/2", "batch size", "", "a +", "f(x)", "99999999999", "((((", &"(".repeat(100_000)]
+        {
             assert!(parse(text).is_none(), "{text}");
         }
     }

@@ -254,21 +254,18 @@ fn piece(graph: &Graph, nodes: &[NodeId], outputs: &[ValueId]) -> Graph {
 fn piece_after(graph: &Graph, made: &Made, kept: &[NodeId], leaving: &[ValueId], names: &[String]) -> Graph {
     let now: Vec<ValueId> = leaving
         .iter()
-        .map(|value| made.aliases.iter().find(|(to, _)| to == value).map_or(*value, |(_, from)| *from))
+        .map(|value| made.aliases.iter().find(|alias| alias.to == *value).map_or(*value, |alias| alias.is))
         .collect();
     let nodes: Vec<NodeId> = made.nodes.iter().chain(kept).copied().collect();
     let mut after = piece(graph, &nodes, &now);
     let outputs = after.outputs.clone();
     for (index, id) in outputs.into_iter().enumerate() {
-        let aliased = made.aliases.iter().any(|(to, _)| *to == leaving[index]);
-        if !aliased {
-            continue;
-        }
+        let Some(aliased) = made.aliases.iter().find(|alias| alias.to == leaving[index]) else { continue };
         // What became another value is that value under its old name.
         let (dtype, shape) = (after.value(id).dtype, after.value(id).shape.clone());
         let name = names.get(index).cloned().unwrap_or_default();
         if after.value(id).name == name {
-            after.rename(id, &format!("{name}_source"));
+            after.rename(id, &aliased.name);
         }
         if after.producer(id).is_none() && !after.is_input(id) && after.initializer(id).is_none() {
             after.inputs.push(id);

@@ -194,6 +194,25 @@ fn a_proof_finds_a_rule_that_lies() {
 }
 
 #[test]
+fn a_proof_gives_values_by_name_whatever_the_order_they_are_read_in() {
+    let set = RuleSet::shipped();
+    let names = ["drop-identity-and-dropout", "scalar-gather-to-rank-1"];
+    let rules: Vec<&Rule> = names.iter().map(|name| set.get(name).unwrap()).collect();
+    let (_, all) = applied(
+        "(float[1,4] x, int64[] i) => (float[4] y, float[1,4] z) {
+           n = Neg (x)
+           z = Identity (n)
+           y = Gather <axis = 0> (n, i)
+         }",
+        &rules,
+    );
+    assert_eq!(all.len(), 2);
+    for proof in prove(&all, &Tract) {
+        assert_eq!(proof.unwrap().max_abs, 0.0);
+    }
+}
+
+#[test]
 fn equal_places_are_proven_once_and_different_ones_apart() {
     let set = RuleSet::shipped();
     let (_, all) = applied(

@@ -6,12 +6,22 @@ use super::emit::{Operand, Plan};
 use super::matching::Match;
 use crate::graph::{Graph, Node, NodeId, ValueId};
 
+/// An output that now is another value.
+pub struct Aliased {
+    /// The output.
+    pub to: ValueId,
+    /// The value that it is; the output itself where that had to keep its name.
+    pub is: ValueId,
+    /// The name that the value had.
+    pub name: String,
+}
+
 /// What a plan made of the graph.
 pub struct Made {
     /// The new nodes, in order.
     pub nodes: Vec<NodeId>,
-    /// Outputs that now are another value: which, and which.
-    pub aliases: Vec<(ValueId, ValueId)>,
+    /// Outputs that now are another value.
+    pub aliases: Vec<Aliased>,
 }
 
 impl Plan {
@@ -129,7 +139,8 @@ impl Plan {
         let mut aliases = Vec::new();
         for (to, from) in &self.aliases {
             if let Operand::Existing(from) = from {
-                aliases.push((*to, alias(graph, *to, *from)));
+                let name = graph.value(*from).name.clone();
+                aliases.push(Aliased { to: *to, is: alias(graph, *to, *from), name });
             }
         }
         Made { nodes, aliases }

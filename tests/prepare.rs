@@ -122,8 +122,14 @@ fn the_raw_head_says_what_it_means() {
         let post = &m["postprocess"];
         said.push_str(&format!(
             "{name} {target}: {:?} {} step={} boxes={} assignment={} classes={} extra={} strides={}\n",
-            names(&m["outputs"]), m["outputs"][0]["shape"], post["step"], post["boxes"], post["assignment"],
-            post["classes"], post["extra"], post["strides"]
+            names(&m["outputs"]),
+            m["outputs"][0]["shape"],
+            post["step"],
+            post["boxes"],
+            post["assignment"],
+            post["classes"],
+            post["extra"],
+            post["strides"]
         ));
     }
     common::snapshots().bind(|| insta::assert_snapshot!("prepare-raw-heads", said));
@@ -132,7 +138,9 @@ fn the_raw_head_says_what_it_means() {
 #[test]
 fn real_models_are_prepared_and_checked() {
     let folder = tempfile::tempdir().unwrap();
-    for name in ["nudenet/3.4.2/320n.onnx", "magika/1.0.3/model.onnx", "rapidocr-onnxruntime/1.4.4/ch_PP-OCRv4_rec_infer.onnx"] {
+    for name in
+        ["nudenet/3.4.2/320n.onnx", "magika/1.0.3/model.onnx", "rapidocr-onnxruntime/1.4.4/ch_PP-OCRv4_rec_infer.onnx"]
+    {
         let path = common::fetched_model(name);
         let m = manifest(&path, "neuron", &folder.path().join("real"), &[]);
         assert_eq!(m["check"]["passed"], true, "{name}: {}", m["check"]);
@@ -187,7 +195,8 @@ fn a_bad_wish_is_told_and_nothing_is_written() {
         let done = prepare(&model("yolo26n-cls.onnx"), target, &output, &more);
         assert_eq!(done.status.code(), Some(2), "{target} {more:?}");
         assert!(!output.exists());
-        let text = String::from_utf8_lossy(&done.stderr).replace(&*common::repository().join("tests/models/").to_string_lossy(), "");
+        let text = String::from_utf8_lossy(&done.stderr)
+            .replace(&*common::repository().join("tests/models/").to_string_lossy(), "");
         said.push_str(&format!("$ porter prepare yolo26n-cls.onnx --target {target} {}\n{text}\n", more.join(" ")));
     }
     common::snapshots().bind(|| insta::assert_snapshot!("prepare-bad-wishes", said));
@@ -200,7 +209,8 @@ fn the_screen_tells_the_story() {
     for (name, target) in [("yolo26n.onnx", "neuron"), ("yolo26n-cls.onnx", "coreml"), ("yolo26x.onnx", "neuron")] {
         let output = folder.path().join("story");
         let done = prepare(&model(name), target, &output, &["--no-check"]);
-        let text = String::from_utf8_lossy(&done.stdout).replace(&*common::repository().join("tests/models/").to_string_lossy(), "");
+        let text = String::from_utf8_lossy(&done.stdout)
+            .replace(&*common::repository().join("tests/models/").to_string_lossy(), "");
         let text: Vec<&str> = text.lines().filter(|line| !line.contains("  wrote ")).collect();
         said.push_str(&format!("{}\n\n", text.join("\n")));
         said.push_str(&String::from_utf8_lossy(&done.stderr));

@@ -70,7 +70,7 @@ impl Detections {
     /// The same reading of another tensor of these sizes, whatever its values.
     fn alike(&self, tensor: &Tensor) -> Option<Self> {
         let values = tensor.to_f64s().ok()?;
-        (values.len() == self.values.len()).then(|| Self { values, ..*self })
+        (values.len() == self.values.len()).then_some(Self { values, ..*self })
     }
 
     fn elements(&self) -> impl Iterator<Item = Vec<&[f64]>> {

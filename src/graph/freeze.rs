@@ -201,9 +201,9 @@ fn guess(dims: &[Dim], image: Option<[i64; 2]>, free_image: [i64; 2]) -> Vec<i64
 fn image_size(text: &str) -> Option<[i64; 2]> {
     let numbers: Option<Vec<i64>> =
         text.trim_matches(|c: char| "[]() ".contains(c)).split(',').map(|part| part.trim().parse().ok()).collect();
-    match numbers?.as_slice() {
-        &[side] if side > 0 => Some([side, side]),
-        &[height, width] if height > 0 && width > 0 => Some([height, width]),
+    match *numbers?.as_slice() {
+        [side] if side > 0 => Some([side, side]),
+        [height, width] if height > 0 && width > 0 => Some([height, width]),
         _ => None,
     }
 }

@@ -1,6 +1,7 @@
 //! Puts the bodies of model-local functions in the place of the nodes that call them.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 
 use super::{Attribute, AttributeValue, Graph, GraphError, Model, Node, NodeId, ValueId, from_proto};
 use crate::onnx::proto::{FunctionProto, GraphProto, ValueInfoProto};
@@ -88,10 +89,9 @@ fn inline_call(
     let mut aliases = Vec::new();
     for (index, &output) in body.outputs.iter().enumerate() {
         let Some(outer) = call.outputs.get(index).copied().flatten() else { continue };
-        if map.contains_key(&output) {
-            aliases.push((output, outer)); // an output that is an input, or given twice
-        } else {
-            map.insert(output, Some(outer));
+        match map.entry(output) {
+            Entry::Occupied(_) => aliases.push((output, outer)), // an output that is an input, or given twice
+            Entry::Vacant(free) => drop(free.insert(Some(outer))),
         }
     }
     for (id, value) in body.values() {

@@ -128,8 +128,9 @@ fn word(text: &str, from: usize, needle: &str) -> Option<Range<usize>> {
     let inside = |c: char| c.is_alphanumeric() || c == '_' || c == '-';
     let stands_alone = |at: &usize| {
         let (before, after) = (&text[..*at], &text[at + needle.len()..]);
-        !(needle.starts_with(inside) && before.ends_with(inside))
-            && !(needle.ends_with(inside) && after.starts_with(inside))
+        let longer_before = needle.starts_with(inside) && before.ends_with(inside);
+        let longer_after = needle.ends_with(inside) && after.starts_with(inside);
+        !longer_before && !longer_after
     };
     let places = text.get(from..)?.match_indices(needle).map(|(at, _)| from + at);
     let at = places.filter(|_| !needle.is_empty()).find(stands_alone)?;

@@ -124,10 +124,11 @@ fn widen_attributes(node: &mut Node) {
                     **tensor = wide;
                 }
             }
-            AttributeValue::Int(number) if matches!(attribute.name.as_str(), "to" | "dtype" | "output_dtype") => {
-                if DType::from_number(*number as i32).is_some_and(is_half) {
-                    *number = i64::from(DType::Float.number());
-                }
+            AttributeValue::Int(number)
+                if matches!(attribute.name.as_str(), "to" | "dtype" | "output_dtype")
+                    && DType::from_number(*number as i32).is_some_and(is_half) =>
+            {
+                *number = i64::from(DType::Float.number());
             }
             _ => {}
         }

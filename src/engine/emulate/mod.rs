@@ -120,10 +120,10 @@ impl Session for EmulatedSession {
         });
         let mut outputs = self.session.run(&widened.collect())?;
         for (name, &dtype) in &self.outputs {
-            if let Some(tensor) = outputs.get_mut(name) {
-                if let Some(narrow) = tensor.convert(dtype) {
-                    *tensor = narrow;
-                }
+            if let Some(tensor) = outputs.get_mut(name)
+                && let Some(narrow) = tensor.convert(dtype)
+            {
+                *tensor = narrow;
             }
         }
         Ok(outputs)

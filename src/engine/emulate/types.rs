@@ -19,10 +19,10 @@ pub(super) fn of(graph: &Graph, outer: &HashMap<String, DType>) -> HashMap<Value
     for (_, node) in graph.nodes() {
         for (index, output) in node.outputs.iter().enumerate() {
             let Some(output) = *output else { continue };
-            if !types.contains_key(&output) {
-                if let Some(dtype) = output_type(graph, node, index, &types) {
-                    types.insert(output, dtype);
-                }
+            if !types.contains_key(&output)
+                && let Some(dtype) = output_type(graph, node, index, &types)
+            {
+                types.insert(output, dtype);
             }
         }
     }

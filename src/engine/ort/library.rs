@@ -47,10 +47,10 @@ pub fn locate() -> Result<Library, EngineError> {
         return Ok(Library { path, source: "PORTER_HOME" });
     }
     let python = ["python3", "python"].into_iter().find_map(|python| Some((python, search_path(python)?)));
-    if let Some((python, folders)) = python {
-        if let Some(path) = folders.iter().find_map(|folder| within(folder)) {
-            return Ok(Library { path, source: python });
-        }
+    if let Some((python, folders)) = python
+        && let Some(path) = folders.iter().find_map(|folder| within(folder))
+    {
+        return Ok(Library { path, source: python });
     }
     Err(absent("its library is not on this machine".into()))
 }

@@ -222,8 +222,9 @@ fn clamps(op: &str) -> bool {
 /// Whether a node has float32 numbers to compute with.
 pub(super) fn computes(graph: &Graph, node: &Node) -> bool {
     let float = |id: ValueId| graph.value(id).dtype == Some(DType::Float);
+    let looks_at_form = node.is_standard() && kinds::looks_at_form(&node.op_type);
     !node.is("Constant")
-        && !(node.is_standard() && kinds::looks_at_form(&node.op_type))
+        && !looks_at_form
         && (node.inputs.iter().flatten().any(|&id| float(id)) || node.writes().any(float))
 }
 

@@ -66,8 +66,21 @@ mod tests {
 
     #[test]
     fn rounding_is_that_of_the_type() {
-        let values =
-            [0.0, -0.0, 1.0, 1.003_906_25, 1.011_718_75, 1e-40, 3.4e38, 65519.0, 65520.0, 1e-7, 6e-8, 2e-8, f32::NAN];
+        let values = [
+            0.0,
+            -0.0,
+            1.0,
+            1.0 + 1.0 / 256.0,
+            1.0 + 3.0 / 256.0,
+            1e-40,
+            3.4e38,
+            65519.0,
+            65520.0,
+            1e-7,
+            6e-8,
+            2e-8,
+            f32::NAN,
+        ];
         for (to, want) in [
             (DType::Bfloat16, values.map(|x| half::bf16::from_f32(x).to_f32())),
             (DType::Float16, values.map(|x| half::f16::from_f32(x).to_f32())),
@@ -81,10 +94,10 @@ mod tests {
                 );
             }
         }
-        let mut got = [65519.0, 65520.0, -70000.0, 1.003_906_25];
+        let mut got = [65519.0, 65520.0, -70000.0, 1.0 + 1.0 / 256.0];
         round_in_place(&mut got, DType::Float16);
-        assert_eq!(got, [65504.0, f32::INFINITY, f32::NEG_INFINITY, 1.003_906_25]);
-        let mut ties = [1.003_906_25, 1.011_718_75]; // 1 + 1/256 and 1 + 3/256: both half way
+        assert_eq!(got, [65504.0, f32::INFINITY, f32::NEG_INFINITY, 1.0 + 1.0 / 256.0]);
+        let mut ties = [1.0 + 1.0 / 256.0, 1.0 + 3.0 / 256.0]; // 1 + 1/256 and 1 + 3/256: both half way
         round_in_place(&mut ties, DType::Bfloat16);
         assert_eq!(ties, [1.0, 1.015625]);
     }

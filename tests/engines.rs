@@ -6,10 +6,10 @@ use std::time::Instant;
 
 use common::{model, ort_library};
 use porter::compare::metrics;
-use porter::engine::emulate::{self, Emulated};
-use porter::engine::ort::{Optimisation, Ort};
+use porter::engine::emulate;
+use porter::engine::ort::Ort;
 use porter::engine::tract::Tract;
-use porter::engine::{Engine, EngineError, samples};
+use porter::engine::{Engine, samples};
 use porter::onnx::DType;
 
 fn reference() -> Ort {
@@ -53,13 +53,6 @@ fn emulated_types_are_the_same_on_both_engines() {
             assert!(between.relative < from_exact.relative / 10.0, "{dtype} {between:?} {from_exact:?}");
         }
     }
-}
-
-#[test]
-fn an_absent_library_says_what_to_do() {
-    let error = EngineError::Absent { engine: "ONNX Runtime".into(), problem: "p".into(), fix: "f".into() };
-    assert!(error.is_absence());
-    let _ = (Optimisation::All, Emulated(&Tract));
 }
 
 #[test]

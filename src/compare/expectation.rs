@@ -75,7 +75,7 @@ pub struct Finding {
     pub metrics: Option<Metrics>,
     /// The largest difference between a draw and the reference.
     pub expected: f64,
-    /// The least part of a tensor by which the result was further away than allowed, or how near it came: 1 is the limit.
+    /// How far the worst part of the tensor is from the reference, over how far it may be: above 1 is too far.
     pub strain: f64,
     /// For each batch element how the detections agree, where the tensor holds detections.
     pub detections: Vec<Agreement>,

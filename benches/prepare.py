@@ -6,9 +6,10 @@
     python3 benches/prepare.py --quick         porter and cp only: nothing is installed
 
 Needs Rust and Python. The peers are installed, pinned, into .porter/bench-venv. The rows of one model take turns, round
-after round, so that a slow moment of the machine falls on all of them. Peak memory is the child's maximum resident set,
-which counts mapped pages of the model file as well; where the system tells (Linux), the part that the process made itself
-is shown beside it.
+after round, so that a slow moment of the machine falls on all of them; the processor's time beside it says how much of the wall
+time was waiting. Peak memory is the child's maximum resident set, which counts mapped pages of the model file as well (and
+never less than this script, 20 MB: a child begins as its copy); where the system tells (Linux), the part that the process
+made itself is shown beside it.
 """
 
 import argparse
@@ -84,7 +85,7 @@ def private_peak(pid, stop, peak):
 
 
 def measure(command, sampled):
-    """Wall seconds, peak resident bytes, and peak private bytes (0 where not sampled) of one run."""
+    """Wall seconds, processor seconds, peak resident bytes and peak private bytes (0 where not sampled) of one run."""
     with tempfile.TemporaryFile() as told:
         begin = time.perf_counter()
         child = subprocess.Popen(command, stdout=told, stderr=told, stdin=subprocess.DEVNULL)
@@ -102,7 +103,7 @@ def measure(command, sampled):
             told.seek(0)
             raise RuntimeError(told.read().decode(errors="replace").strip()[-400:] or f"exit code {child.returncode}")
     resident = usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-    return wall, resident, peak[0]
+    return wall, usage.ru_utime + usage.ru_stime, resident, peak[0]
 
 
 def bench(rows, rounds, scratch):
@@ -128,23 +129,24 @@ def bench(rows, rounds, scratch):
             results[name] = failed[name]
             continue
         watched, *counted = taken[name]
-        walls = sorted(wall for wall, _, _ in counted)
-        results[name] = (statistics.median(walls), walls[0], walls[-1], max(r for _, r, _ in counted), watched[2])
+        walls = sorted(run[0] for run in counted)
+        cpu = statistics.median(run[1] for run in counted)
+        results[name] = (statistics.median(walls), walls[0], walls[-1], cpu, max(run[2] for run in counted), watched[3])
     return results
 
 
 def table(title, results, size):
     base = next(iter(results.values()))
-    lines = [f"### {title}, {size / 1e6:.1f} MB", "", "| work | wall | lowest .. highest | against cp | peak memory | of the file | private |", "|---|---|---|---|---|---|---|"]
+    lines = [f"### {title}, {size / 1e6:.1f} MB", "", "| work | wall | lowest .. highest | against cp | processor | peak memory | of the file | private |", "|---|---|---|---|---|---|---|---|"]
     for name, result in results.items():
         if isinstance(result, str):
             reason = result.splitlines()[-1] if result else ""
-            lines.append(f"| {name} | failed: {reason} | | | | | |")
+            lines.append(f"| {name} | failed: {reason} | | | | | | |")
             continue
-        wall, low, high, resident, private = result
+        wall, low, high, cpu, resident, private = result
         against = f"{wall / base[0]:.2f}x" if not isinstance(base, str) else ""
         own = f"{private / 1e6:.0f} MB" if private else ""
-        lines.append(f"| {name} | {wall:.3f} s | {low:.3f} .. {high:.3f} | {against} | {resident / 1e6:.0f} MB | {resident / size:.2f}x | {own} |")
+        lines.append(f"| {name} | {wall:.3f} s | {low:.3f} .. {high:.3f} | {against} | {cpu:.3f} s | {resident / 1e6:.0f} MB | {resident / size:.2f}x | {own} |")
     return "\n".join(lines) + "\n"
 
 

@@ -192,7 +192,8 @@ fn cost(target: &Target, head: Head) -> Cost {
             border_us: 1e6,
             bytes_per_us: 8_000.0,
             target_flops_per_us: 30_000.0,
-            cpu_flops_per_us: 30_000.0,
+            // So slow that no border is worth moving the network itself.
+            cpu_flops_per_us: 30.0,
             cpu_node_us: 2.0,
             target_node_us: 2.0,
         };

@@ -13,6 +13,7 @@ mod load;
 pub mod onnx;
 pub mod partition;
 pub mod prepare;
+pub mod reach;
 pub mod rewrite;
 pub mod target;
 pub mod text;

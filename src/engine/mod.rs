@@ -32,10 +32,18 @@ use crate::onnx::Tensor;
 /// Named tensors, in the order the model names them.
 pub type Tensors = IndexMap<String, Tensor>;
 
+/// How many nodes ran where: a provider's or a device's name, and a count.
+pub type Placement = IndexMap<String, usize>;
+
 /// Something that can run models.
 pub trait Engine: Send + Sync {
     /// What to call it in front of a reader: `tract`, `ort cpu`.
     fn name(&self) -> String;
+
+    /// The version of what computes, empty where it is porter's own: results are kept for one version only.
+    fn version(&self) -> String {
+        String::new()
+    }
 
     /// Makes a model ready to run. Inputs with sizes that are not fixed may be given in any size that fits.
     ///
@@ -59,6 +67,11 @@ pub trait Session: Send {
     /// # Errors
     /// An input that is missing or does not fit, or a run that failed.
     fn run(&mut self, inputs: &Tensors) -> Result<Tensors, EngineError>;
+
+    /// Which nodes run where, as the engine itself reports it; none where there is only one place.
+    fn placement(&self) -> Option<&Placement> {
+        None
+    }
 }
 
 /// Puts the inputs a model wants into its order.

@@ -89,7 +89,7 @@ pub fn measure_each(
 }
 
 fn crashed(engine: &dyn Engine) -> EngineError {
-    EngineError::Run { engine: engine.name(), problem: "it panicked".into() }
+    EngineError::Run { engine: engine.name(), code: None, problem: "it panicked".into() }
 }
 
 fn run_draw(

@@ -126,11 +126,11 @@ impl Session for TractSession {
 }
 
 fn compile_error(problem: String) -> EngineError {
-    EngineError::Compile { engine: NAME.into(), problem }
+    EngineError::Compile { engine: NAME.into(), code: None, problem }
 }
 
 fn run_error(problem: String) -> EngineError {
-    EngineError::Run { engine: NAME.into(), problem }
+    EngineError::Run { engine: NAME.into(), code: None, problem }
 }
 
 fn guarded<T>(kind: fn(String) -> EngineError, work: impl FnOnce() -> T) -> Result<T, EngineError> {

@@ -84,7 +84,7 @@ impl Engine for Ort {
 
     fn compile(&self, model: &Model) -> Result<Box<dyn Session>, EngineError> {
         let name = self.name();
-        let failed = |problem: String| EngineError::Compile { engine: name.clone(), problem };
+        let failed = |problem: String| EngineError::Compile { engine: name.clone(), code: None, problem };
         let expanded = emulate::with_casts(model);
         let proto = expanded.as_ref().unwrap_or(model).to_proto();
         let start = || -> Result<OrtRuntimeSession, EngineError> {
@@ -122,7 +122,7 @@ fn compile_error(engine: &str, model: &Model, error: &ort::Error) -> EngineError
             op_type: node.op_type.clone(),
             problem: text.into(),
         },
-        None => EngineError::Compile { engine: engine.into(), problem: text.into() },
+        None => EngineError::Compile { engine: engine.into(), code: None, problem: text.into() },
     }
 }
 
@@ -136,7 +136,7 @@ struct OrtSession {
 impl Session for OrtSession {
     fn run(&mut self, inputs: &Tensors) -> Result<Tensors, EngineError> {
         let engine = &self.name;
-        let failed = |problem: String| EngineError::Run { engine: engine.clone(), problem };
+        let failed = |problem: String| EngineError::Run { engine: engine.clone(), code: None, problem };
         let given = in_order(engine, &self.inputs, inputs)?;
         let mut values = Vec::with_capacity(given.len());
         for (name, tensor) in self.inputs.iter().zip(given) {

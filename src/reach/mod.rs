@@ -1,0 +1,99 @@
+//! Reaching a target: from what stands behind `--target` to an engine that runs it.
+//!
+//! A target is data; an [`Engine`] runs models. [`open`] brings the two together. What it takes is a [`Spec`]:
+//!
+//! | written | means |
+//! | --- | --- |
+//! | `cpu`, `tract` | tract, in process |
+//! | `ort`, `ort:off`, `ort:basic`, `ort:all` | ONNX Runtime on the CPU, with so much of its graph optimisation |
+//! | `openvino`, `cuda`, ... | the target file of that name |
+//! | `worker:COMMAND` | a program that speaks the worker protocol |
+//! | `faulty:N1,N3`, `faulty:N1@tract` | ONNX Runtime (or tract) with known faults of targets planted: simulated |
+//! | `xla`, `xla:f64` | XLA on the CPU, from the HLO that porter writes |
+
+mod error;
+mod spec;
+
+use std::time::Duration;
+
+pub use error::ReachError;
+pub use spec::Spec;
+
+use crate::engine::Engine;
+use crate::engine::ort::{Optimisation, Ort};
+use crate::engine::tract::Tract;
+use crate::target::{Reach, Target, TargetSet};
+
+/// How a target is to be run.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The kind of device; the target's own where none is named.
+    pub device: Option<String>,
+    /// The toolchain's version; the target's own where none is named.
+    pub toolchain: Option<String>,
+    /// Whether it runs in a process of its own, so that its crash costs one request.
+    pub isolate: bool,
+    /// The longest that one request to another process may take.
+    pub time_limit: Duration,
+    /// The most memory in bytes that another process may take.
+    pub memory_limit: Option<u64>,
+    /// Threads within an operator; 0 leaves the choice to the engine.
+    pub threads: usize,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            device: None,
+            toolchain: None,
+            isolate: true,
+            time_limit: Duration::from_secs(600),
+            memory_limit: None,
+            threads: 0,
+        }
+    }
+}
+
+/// An engine for a target.
+pub struct Reached {
+    /// Runs models there.
+    pub engine: Box<dyn Engine>,
+    /// What to call it in front of a reader: `openvino`, `faulty: N1 (simulated, on ort)`.
+    pub label: String,
+    /// Whether it only plays the target.
+    pub simulated: bool,
+    /// The target file, where one is meant.
+    pub target: Option<Target>,
+}
+
+/// Finds the engine for what stands behind `--target`.
+///
+/// # Errors
+/// A word that means nothing, a target that is not there, or one whose engine this machine lacks.
+pub fn open(text: &str, targets: &TargetSet, options: &Options) -> Result<Reached, ReachError> {
+    let plain = |engine: Box<dyn Engine>, target: Option<&Target>| Reached {
+        label: engine.name(),
+        engine,
+        simulated: false,
+        target: target.cloned(),
+    };
+    match Spec::parse(text)? {
+        Spec::Tract => Ok(plain(Box::new(Tract), targets.get("cpu").ok())),
+        Spec::Ort(optimisation) => Ok(plain(ort(optimisation, options)?, targets.get("ort").ok())),
+        Spec::Named(name) => {
+            let target = targets.get(&name)?;
+            match &target.reach {
+                Reach::Tract {} => Ok(plain(Box::new(Tract), Some(target))),
+                Reach::Onnxruntime { provider, .. } if provider == "CPUExecutionProvider" => {
+                    Ok(plain(ort(Optimisation::All, options)?, Some(target)))
+                }
+                _ => Err(ReachError::NoEngine { target: name }),
+            }
+        }
+        Spec::Worker(_) | Spec::Faulty { .. } | Spec::Xla { .. } => Err(ReachError::NoEngine { target: text.into() }),
+    }
+}
+
+fn ort(optimisation: Optimisation, options: &Options) -> Result<Box<dyn Engine>, ReachError> {
+    Ok(Box::new(Ort { threads: options.threads, ..Ort::new(optimisation)? }))
+}

@@ -148,6 +148,18 @@ fn real_models_are_prepared_and_checked() {
     }
 }
 
+/// Its sample rate chooses one of two networks, and no one size of input fits both: an `If` that no static target takes.
+#[test]
+fn sizes_are_not_assumed_where_the_network_stays_on_the_cpu() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = common::fetched_model("silero-vad/6.2.3/silero_vad.onnx");
+    for target in ["neuron", "coreml", "qnn", "cuda"] {
+        let m = manifest(&path, target, &folder.path().join("silero"), &[]);
+        assert_eq!(m["check"]["status"], "same", "{target}: {}", m["check"]);
+        assert_eq!(m["assumed"], serde_json::json!([]), "{target}");
+    }
+}
+
 #[test]
 fn the_same_input_gives_the_same_bytes() {
     let folder = tempfile::tempdir().unwrap();

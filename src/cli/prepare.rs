@@ -70,6 +70,8 @@ fn parse_dtype(text: &str) -> Result<DType, String> {
 pub fn run(args: Args) -> Outcome {
     let start = Instant::now();
     let progress = Progress::new(args.json);
+    // Started first: on a large model everything else is done in the time it takes.
+    let digest = hash_in_background(&args.model);
     let targets = match &args.targets {
         Some(path) => TargetSet::load(path).map_err(Failure::diagnostic)?,
         None => TargetSet::shipped(),
@@ -93,14 +95,8 @@ pub fn run(args: Args) -> Outcome {
 
     progress.step("reading");
     let model = crate::load(&args.model)?;
-    let digest = hash_in_background(&args.model);
     let mut prepared = prepare::prepare(model, &file, target, &rules, &options, &|step| progress.step(step))
         .map_err(|error| failure(&args.model, error))?;
-    prepared.manifest.model.sha256 = match digest.join() {
-        Ok(Ok(digest)) => digest,
-        Ok(Err(error)) => return Err(Failure::input(format!("{}: {error}", args.model.display()))),
-        Err(_) => return Err(Failure::environment("the thread that hashes the model ended early")),
-    };
     progress.step("writing");
     let draft = Draft::new(&folder).map_err(bundle_failure)?;
     for (part, model) in prepared.manifest.parts.iter().zip(&prepared.parts) {
@@ -121,6 +117,11 @@ pub fn run(args: Args) -> Outcome {
         prepared.manifest.check = serde_json::to_value(&outcome).ok();
         checked = Some(outcome);
     }
+    prepared.manifest.model.sha256 = match digest.join() {
+        Ok(Ok(digest)) => digest,
+        Ok(Err(error)) => return Err(Failure::input(format!("{}: {error}", args.model.display()))),
+        Err(_) => return Err(Failure::environment("the thread that hashes the model ended early")),
+    };
     let mut files = prepared.files.clone();
     files.push(TextFile { name: "report.md".into(), text: report::markdown(&prepared.manifest), executable: false });
     draft.finish(&prepared.manifest, &files).map_err(bundle_failure)?;
@@ -150,7 +151,7 @@ fn default_folder(model: &Path, target: &str) -> PathBuf {
     PathBuf::from(format!("{stem}.{target}"))
 }
 
-/// Hashing a large model takes as long as preparing it, so both go on at once.
+/// Hashing a large model takes longer than preparing it, so both go on at once.
 fn hash_in_background(model: &Path) -> std::thread::JoinHandle<std::io::Result<String>> {
     let model = model.to_path_buf();
     std::thread::spawn(move || crate::onnx::sha256(&model))

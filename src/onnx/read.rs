@@ -279,7 +279,7 @@ pub fn sha256(path: &Path) -> std::io::Result<String> {
     use std::io::Read;
     let mut file = File::open(path)?;
     let mut hash = sha2::Sha256::new();
-    let mut buffer = vec![0; 1 << 20];
+    let mut buffer = vec![0; 1 << 17]; // stays in a core's cache
     loop {
         match file.read(&mut buffer)? {
             0 => return Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()),

@@ -17,6 +17,7 @@ mod worth;
 use std::collections::{HashMap, HashSet};
 
 use crate::graph::{Graph, NodeId, ValueId};
+use crate::target::Cost;
 
 pub use work::Work;
 
@@ -27,23 +28,6 @@ pub enum Device {
     Target,
     /// On the CPU of the host.
     Cpu,
-}
-
-/// What crossing and computing cost, to weigh parts against each other. Times in microseconds.
-#[derive(Clone, Copy, Debug)]
-pub struct Cost {
-    /// Entering and leaving a part.
-    pub border_us: f64,
-    /// Bytes that cross a border in a microsecond.
-    pub bytes_per_us: f64,
-    /// Operations a microsecond on the target.
-    pub target_flops_per_us: f64,
-    /// Operations a microsecond on the CPU.
-    pub cpu_flops_per_us: f64,
-    /// Starting one operator on the CPU.
-    pub cpu_node_us: f64,
-    /// Starting one operator on the target.
-    pub target_node_us: f64,
 }
 
 /// A node that runs on the CPU although a target was asked for, and why.

@@ -1,7 +1,7 @@
 //! What a node or a tensor costs, in nanoseconds, by the target's cost figures.
 
-use super::Cost;
-use crate::graph::{Graph, NodeId, ValueId};
+use crate::graph::{Graph, Node, NodeId, ValueId};
+use crate::target::Cost;
 
 /// Sizes assumed for dimensions that are not known: enough to tell a tensor from a scalar.
 const UNKNOWN_DIMENSION: i64 = 64;
@@ -32,8 +32,8 @@ impl Work<'_> {
 
     /// Running a node on the CPU.
     pub fn on_cpu(&self, node: NodeId) -> u64 {
-        let movement = if self.is_movement(node) { 0.0 } else { self.cost.cpu_node_us };
-        nanoseconds((self.flops)(node) / self.cost.cpu_flops_per_us + movement)
+        let started = if self.is_movement(node) { 0 } else { nodes(self.graph.node(node)) };
+        nanoseconds((self.flops)(node) / self.cost.cpu_flops_per_us + started as f64 * self.cost.cpu_node_us)
     }
 
     /// Running a node on the target.
@@ -63,4 +63,10 @@ impl Work<'_> {
 
 fn nanoseconds(microseconds: f64) -> u64 {
     (microseconds * 1e3).clamp(1.0, 1e15) as u64 // a cost is never nothing, nor so large that sums overflow
+}
+
+/// A node and those of the graphs within it. Where sizes are not known these are all there is to weigh.
+fn nodes(node: &Node) -> usize {
+    let within = node.subgraphs().flat_map(|(_, graph)| graph.nodes());
+    1 + within.map(|(_, node)| nodes(node)).sum::<usize>()
 }

@@ -51,17 +51,18 @@ pub fn check(prepared: &Prepared, parts: &[Model]) -> Result<Checked, PrepareErr
     let Some(original) = with_outputs(&prepared.original, manifest) else {
         return Ok(not_run("the original has no tensors of the outputs' names".into()));
     };
-    // Free sizes get numbers that the model can run at; the parts keep theirs free and must run at them too.
-    let mut original = original;
+    // Free sizes get numbers that the model can run at, in the inputs alone: model and parts keep theirs free.
+    let mut sized = original.clone();
     let (sizes, _) = freeze::assumed(&original);
-    freeze::freeze(&mut original, &sizes)?;
+    freeze::freeze(&mut sized, &sizes)?;
     if let Some(weight) = wrong_weight(prepared, parts) {
         return Ok(refused(format!("weight {weight} of the bundle is not the model's, rounded")));
     }
     let mut problems = Vec::new();
     let mut broken = None;
     for engine in engines(&mut problems) {
-        let mut judged = Judged { engine: &*engine, prepared, parts, original: &original, part_failed: false };
+        let mut judged =
+            Judged { engine: &*engine, prepared, parts, original: &original, sized: &sized, part_failed: false };
         match judged.findings() {
             Ok((findings, count)) => return Ok(conclude(findings, engine.name(), count, manifest.dtype)),
             Err(error) => {
@@ -129,6 +130,8 @@ struct Judged<'a> {
     parts: &'a [Model],
     /// With the outputs that are compared.
     original: &'a Model,
+    /// The same with all sizes known: what inputs are made for.
+    sized: &'a Model,
     /// The original ran, and a part did not.
     part_failed: bool,
 }
@@ -142,9 +145,12 @@ impl Judged<'_> {
             manifest.cpu_reasons.iter().map(|one| one.node.as_str()).collect(),
         );
         let keep = |node: &Node| kept.contains(node.name.as_str()) || cpu.contains(node.name.as_str());
-        let large = flops::total(self.original) >= SMALL;
+        let large = flops::total(self.sized) >= SMALL;
         let (count, draws) = if large { (1, 1) } else { (2, 2) };
-        let noise = Noise { dtype: manifest.dtype, keep: &keep, draws, seed: 0 };
+        // Where every node ended up on the CPU, nothing computes in the type that the policy chose.
+        let lowered = manifest.parts.iter().any(|part| part.dtype != DType::Float);
+        let dtype = if lowered { manifest.dtype } else { DType::Float };
+        let noise = Noise { dtype, keep: &keep, draws, seed: 0 };
         let mut worst: Option<Vec<Finding>> = None;
         for seed in 0..count {
             let findings = self.sample(seed, &noise)?;
@@ -158,7 +164,7 @@ impl Judged<'_> {
     /// What is found on one sample: with the parts as they are, and where these are in a 16-bit type, also with the parts
     /// before that. The type's own noise hides most faults of rewriting and partition; float32's does not.
     fn sample(&mut self, seed: u64, noise: &Noise) -> Result<Vec<Finding>, EngineError> {
-        let inputs = samples::for_model(self.original, seed);
+        let inputs = samples::for_model(self.sized, seed);
         let float32 = Noise { draws: 1, ..Noise::float32() };
         let lowered = !self.prepared.float32_parts.is_empty();
         let noises: &[&Noise] = if lowered { &[noise, &float32] } else { &[noise] };
@@ -223,13 +229,14 @@ fn with_outputs(original: &Model, manifest: &Manifest) -> Option<Model> {
     Some(model)
 }
 
-/// The engines to try, in order: tract, then an ONNX Runtime that is installed.
+/// The engines to try, in order: an ONNX Runtime that is installed, which is the faster one, then tract.
 fn engines(problems: &mut Vec<String>) -> Vec<Box<dyn Engine>> {
-    let mut engines: Vec<Box<dyn Engine>> = vec![Box::new(Tract)];
+    let mut engines: Vec<Box<dyn Engine>> = Vec::new();
     match Ort::reference() {
         Ok(ort) => engines.push(Box::new(ort)),
         Err(error) => problems.push(error.to_string()),
     }
+    engines.push(Box::new(Tract));
     engines
 }
 

@@ -6,11 +6,11 @@ use super::{Options, PrepareError, Prepared, postprocess, script};
 use crate::bundle::TextFile;
 use crate::bundle::manifest::{self, Manifest, TensorType};
 use crate::engine::tract::Tract;
-use crate::graph::{Graph, Model, NodeId, ValueId, flops, fold, freeze, inline, shapes};
+use crate::graph::{Graph, Model, Node, NodeId, ValueId, flops, fold, freeze, inline, shapes};
 use crate::onnx::DType;
-use crate::partition::{self, Cost, Device, Plan};
+use crate::partition::{self, Device, Plan};
 use crate::rewrite::{self, Rule, RuleSet};
-use crate::target::{self, Answer, Head, QuirkHit, Target};
+use crate::target::{self, Answer, Cost, Head, QuirkHit, Target};
 
 /// Operators that choose among predictions: where a detector's own answer begins.
 const SELECTION: [&str; 2] = ["TopK", "NonMaxSuppression"];
@@ -23,12 +23,46 @@ const CONTRACTIONS: [&str; 4] = ["Conv", "ConvTranspose", "MatMul", "Gemm"];
 /// A graph whose shapes contradict each other, a rule or target that makes no sense, a wish that the target does not
 /// fulfil.
 pub fn prepare(
+    model: Model,
+    file: &str,
+    target: &Target,
+    rules: &RuleSet,
+    options: &Options,
+    step: &dyn Fn(&str),
+) -> Result<Prepared, PrepareError> {
+    let attempt = |model: Model, assume: bool| attempt(model, file, target, rules, options, step, assume);
+    let assume = target.static_shapes.is_some();
+    let prepared = attempt(model.clone(), assume)?;
+    // Sizes that nobody gave are a risk, taken so that the target can run the network. Where it cannot anyway (all of it
+    // stands in the branches of an If, say), they are left to whoever runs the bundle.
+    if prepared.manifest.assumed.is_empty() || !only_on_cpu(&prepared) {
+        return Ok(prepared);
+    }
+    attempt(model, false)
+}
+
+/// Whether the CPU has all the nodes that carry a network's weights, and there are some.
+fn only_on_cpu(prepared: &Prepared) -> bool {
+    let on_cpu = |part: &manifest::Part| part.device == "cpu";
+    let mut parts = prepared.manifest.parts.iter().zip(&prepared.parts).filter(|(_, model)| contracts(&model.graph));
+    parts.clone().next().is_some() && parts.all(|(part, _)| on_cpu(part))
+}
+
+/// Whether a graph, or a graph within it, contracts.
+fn contracts(graph: &Graph) -> bool {
+    let inside = |node: &Node| node.subgraphs().any(|(_, inner)| contracts(inner));
+    graph.nodes().any(|(_, node)| CONTRACTIONS.iter().any(|op| node.is(op)) || inside(node))
+}
+
+#[allow(clippy::too_many_arguments)] // the seven of `prepare`, and whether to assume sizes
+fn attempt(
     mut model: Model,
     file: &str,
     target: &Target,
     rules: &RuleSet,
     options: &Options,
     step: &dyn Fn(&str),
+    assume: bool,
 ) -> Result<Prepared, PrepareError> {
     let setting = target.setting(options.device.as_deref(), options.toolchain.as_deref())?;
     let original_nodes = model.graph.node_count();
@@ -43,7 +77,7 @@ pub fn prepare(
     inline::inline_functions(&mut model)?;
     freeze::freeze(&mut model, &options.freeze)?;
     let mut assumed = Vec::new();
-    if target.static_shapes.is_some() {
+    if assume {
         let (sizes, said) = freeze::assumed(&model);
         freeze::freeze(&mut model, &sizes)?;
         assumed = said;
@@ -198,15 +232,7 @@ fn cost(target: &Target, head: Head) -> Cost {
             target_node_us: 2.0,
         };
     }
-    let cost = &target.cost;
-    Cost {
-        border_us: cost.border_us,
-        bytes_per_us: cost.bytes_per_us,
-        target_flops_per_us: cost.target_flops_per_us,
-        cpu_flops_per_us: cost.cpu_flops_per_us,
-        cpu_node_us: cost.cpu_node_us,
-        target_node_us: cost.target_node_us,
-    }
+    target.cost
 }
 
 /// Makes the final selection of a detector count as refused, so that the cut falls in front of it on any target.

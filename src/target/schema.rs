@@ -220,7 +220,7 @@ pub struct Refusal {
 }
 
 /// What borders between parts cost.
-#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
 pub struct Cost {
     /// Microseconds for entering and leaving a part.

@@ -164,7 +164,7 @@ pub fn lower(model: &Model, to: DType, keep: &dyn Fn(&Node) -> bool) -> Model {
 /// As [`lower`], with as much rounding as asked for.
 pub fn lowered(model: &Model, to: DType, keep: &dyn Fn(&Node) -> bool, rounding: Rounding) -> Model {
     let mut lowered = model.clone();
-    lower_graph(&mut lowered.graph, to, keep, &HashMap::new(), rounding);
+    lower_graph(&mut lowered.graph, to, keep, &HashMap::new(), rounding, 0);
     lowered.opsets.insert(DOMAIN.into(), 1);
     lowered
 }
@@ -175,6 +175,7 @@ fn lower_graph(
     keep: &dyn Fn(&Node) -> bool,
     outer: &HashMap<String, DType>,
     rounding: Rounding,
+    depth: usize,
 ) {
     let known = types::of(graph, outer);
     let mut inner = outer.clone();
@@ -184,7 +185,8 @@ fn lower_graph(
     let mut copies: HashMap<ValueId, ValueId> = HashMap::new(); // rounded copies of what does not
     for id in graph.node_ids() {
         if graph.node(id).subgraphs().next().is_some() {
-            graph.node_mut(id).subgraphs_mut().for_each(|body| lower_graph(body, to, keep, &inner, rounding));
+            let bodies = graph.node_mut(id).subgraphs_mut();
+            bodies.for_each(|body| lower_graph(body, to, keep, &inner, rounding, depth + 1));
             continue;
         }
         let node = graph.node(id);
@@ -213,7 +215,7 @@ fn lower_graph(
             continue; // leaving float: whatever comes next decides
         }
         for (index, input) in inputs {
-            let copy = *copies.entry(input).or_insert_with(|| rounded_copy(graph, input, to));
+            let copy = *copies.entry(input).or_insert_with(|| rounded_copy(graph, input, to, depth));
             graph.set_input(id, index, Some(copy));
         }
         for (index, output) in outputs {
@@ -226,9 +228,11 @@ fn lower_graph(
     let _ = graph.sort();
 }
 
-/// A value that holds `value` rounded: another initializer, or a rounding of it.
-fn rounded_copy(graph: &mut Graph, value: ValueId, to: DType) -> ValueId {
-    let name = format!("{}_rounded", graph.value(value).name);
+/// A value that holds `value` rounded: another initializer, or a rounding of it. A graph within a graph may round a value
+/// that is rounded outside as well, and no name may stand twice along that way, so the `depth` is in it.
+fn rounded_copy(graph: &mut Graph, value: ValueId, to: DType, depth: usize) -> ValueId {
+    let inner = if depth > 0 { format!("_{depth}") } else { String::new() };
+    let name = format!("{}_rounded{inner}", graph.value(value).name);
     if let Some(tensor) = graph.initializer(value).and_then(|tensor| rounded(tensor, to)) {
         return graph.add_initializer(tensor.renamed(&name));
     }

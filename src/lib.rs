@@ -17,5 +17,6 @@ pub mod reach;
 pub mod rewrite;
 pub mod target;
 pub mod text;
+pub mod verify;
 
 pub use load::{load, load_messages};

@@ -27,6 +27,20 @@
 //! a tensor that is blind in more than half of its slices makes the verdict [`Verdict::Unclear`] instead of the same.
 //! Detections of which most are tied at the cut-off are unclear too.
 //!
+//! # A place that never moves
+//!
+//! The largest difference alone would let a fault pass anywhere that is as large as the jump where a tie tips. But a tie
+//! has its place: the same few elements jump in every draw that tips it. An element that is away further than its slice's
+//! noise, at a place where no draw moved, is *lone*. Lone elements may be a tie that happened not to tip in two draws, so
+//! they count only once [`Expectation::loud`] is filled with draws of louder noise, in which ties do tip: what is lone
+//! then is a fault.
+//!
+//! # Float64
+//!
+//! The reference is not always right: engines round, and some are wrong. Where [`Expectation::exact`] holds what the model
+//! gives in float64 and a tensor differs from the reference, it is judged again by its distance from that: it may be as
+//! far away as the reference is, besides what rounding explains.
+//!
 //! # Detections
 //!
 //! An end-to-end detector's output is a set, see [`Detections`]. Under bfloat16 scores move, so the order changes, rows
@@ -35,7 +49,8 @@
 
 use serde::Serialize;
 
-use super::{Agreement, Detections, Metrics, Slice, metrics, profile};
+use super::profile::{self, Held, SliceStrain};
+use super::{Agreement, Detections, Metrics, Slice, metrics};
 use crate::onnx::{DType, Tensor};
 use indexmap::IndexMap;
 
@@ -46,6 +61,10 @@ pub struct Expectation {
     pub reference: IndexMap<String, Tensor>,
     /// What it gives with errors of the size that the type makes.
     pub draws: Vec<IndexMap<String, Tensor>>,
+    /// What it gives with errors far larger: ties tip in them. Filled where it is needed, see the module's text.
+    pub loud: Vec<IndexMap<String, Tensor>>,
+    /// What it gives in float64, as far as that is known.
+    pub exact: Option<IndexMap<String, Tensor>>,
     /// The type whose errors these are.
     pub dtype: DType,
 }
@@ -83,6 +102,19 @@ pub struct Finding {
     pub expected_detections: Vec<Agreement>,
     /// Slices in which the noise is as large as the values, of how many.
     pub blind: (usize, usize),
+    /// Elements away further than their slice's noise, at places where no draw moved. Without louder draws they do not
+    /// count yet.
+    pub lone: usize,
+    /// Batch elements with a fault in them.
+    pub batch_elements: Vec<usize>,
+    /// Every slice; empty where the values are whole numbers or detections.
+    #[serde(skip)]
+    pub slices: Vec<SliceStrain>,
+    /// How many elements are off by how many times the largest expected difference of their slice: not at all, below
+    /// 1/32, then by factors of two up to 16 and more.
+    pub histogram: Vec<usize>,
+    /// The largest distance of the reference and of the result from float64, where it was asked.
+    pub from_exact: Option<(f64, f64)>,
 }
 
 /// What was found about a result.
@@ -95,6 +127,11 @@ pub struct Report {
 }
 
 impl Expectation {
+    /// What a model gives, and what it gives in draws of a type's noise.
+    pub fn new(reference: IndexMap<String, Tensor>, draws: Vec<IndexMap<String, Tensor>>, dtype: DType) -> Self {
+        Self { reference, draws, loud: Vec::new(), exact: None, dtype }
+    }
+
     /// Judges a result: every tensor of the reference must be there and no further away than explained.
     pub fn judge(&self, result: &IndexMap<String, Tensor>) -> Report {
         let findings: Vec<Finding> =
@@ -103,7 +140,55 @@ impl Expectation {
         Report { verdict, findings }
     }
 
-    fn judge_one(&self, name: &str, result: Option<&Tensor>) -> Finding {
+    /// Judges one tensor of the reference. Where it differs and float64 knows better, float64 decides.
+    ///
+    /// A name that the reference does not have is a mistake of the caller's and told as missing.
+    pub fn judge_one(&self, name: &str, result: Option<&Tensor>) -> Finding {
+        let finding = self.judge_by_reference(name, result);
+        let exact = self.exact.as_ref().and_then(|exact| exact.get(name));
+        let (Some(exact), Some(reference), Some(result)) = (exact, self.reference.get(name), result) else {
+            return finding;
+        };
+        if finding.verdict != Verdict::Differs || finding.metrics.is_none() {
+            return finding;
+        }
+        self.judge_by_exact(finding, exact, reference, result)
+    }
+
+    fn judge_by_exact(&self, mut finding: Finding, exact: &Tensor, reference: &Tensor, result: &Tensor) -> Finding {
+        let distance = |tensor: &Tensor| metrics(exact, tensor).ok();
+        let (Some(own), Some(theirs)) = (distance(result), distance(reference)) else { return finding };
+        finding.from_exact = Some((theirs.max_abs, own.max_abs));
+        let mut again = finding.clone();
+        (again.verdict, again.reason, again.strain) = (Verdict::Same, String::new(), 0.0);
+        (again.lone, again.batch_elements) = (0, Vec::new());
+        let draws: Vec<&Tensor> = self.draws.iter().filter_map(|draw| draw.get(&finding.name)).collect();
+        let loud: Vec<&Tensor> = self.loud.iter().filter_map(|draw| draw.get(&finding.name)).collect();
+        if own.non_finite_apart > theirs.non_finite_apart {
+            return finding;
+        }
+        if !reference.dtype().is_float() {
+            if unlike(exact, result) > unlike(exact, reference) {
+                return finding;
+            }
+        } else if let Some(detections) = Detections::of(exact) {
+            let others: Vec<&Tensor> = draws.iter().copied().chain([reference]).collect();
+            self.judge_detections(&mut again, &detections, result, &others);
+        } else {
+            self.judge_values(&mut again, exact, result, reference, &draws, &loud);
+        }
+        if again.verdict == Verdict::Differs {
+            again.reason = format!("{} (from float64; from the reference: {})", again.reason, finding.reason);
+            return again;
+        }
+        again.reason = format!(
+            "the reference is {:.3e} from float64, this is {:.3e}: it is not further off than rounding explains",
+            theirs.max_abs, own.max_abs
+        );
+        again
+    }
+
+    fn judge_by_reference(&self, name: &str, result: Option<&Tensor>) -> Finding {
         let mut finding = Finding {
             name: name.into(),
             verdict: Verdict::Same,
@@ -114,6 +199,11 @@ impl Expectation {
             detections: Vec::new(),
             expected_detections: Vec::new(),
             blind: (0, 0),
+            lone: 0,
+            batch_elements: Vec::new(),
+            slices: Vec::new(),
+            histogram: Vec::new(),
+            from_exact: None,
         };
         let differs = |mut finding: Finding, reason: String| {
             finding.verdict = Verdict::Differs;
@@ -121,13 +211,15 @@ impl Expectation {
             finding.reason = reason;
             finding
         };
-        let reference = &self.reference[name];
-        let Some(result) = result else { return differs(finding, "it is missing".into()) };
+        let (Some(reference), Some(result)) = (self.reference.get(name), result) else {
+            return differs(finding, "it is missing".into());
+        };
         let measured = match metrics(reference, result) {
             Ok(measured) => measured,
             Err(problem) => return differs(finding, problem.to_string()),
         };
         let draws: Vec<&Tensor> = self.draws.iter().filter_map(|draw| draw.get(name)).collect();
+        let loud: Vec<&Tensor> = self.loud.iter().filter_map(|draw| draw.get(name)).collect();
         let noise: Vec<Metrics> = draws.iter().filter_map(|draw| metrics(reference, draw).ok()).collect();
         finding.expected = noise.iter().map(|noise| noise.max_abs).fold(0.0, f64::max);
         finding.metrics = Some(measured.clone());
@@ -137,6 +229,7 @@ impl Expectation {
         let apart = noise.iter().map(|noise| noise.non_finite_apart).max().unwrap_or(0);
         if measured.non_finite_apart as f64 > self.factor() * apart as f64 {
             let count = measured.non_finite_apart;
+            finding.batch_elements = elements_apart(reference, result);
             return differs(finding, format!("{count} elements are NaN or infinite on one side only"));
         }
         if !reference.dtype().is_float() {
@@ -144,7 +237,7 @@ impl Expectation {
         } else if let Some(detections) = Detections::of(reference) {
             self.judge_detections(&mut finding, &detections, result, &draws);
         } else {
-            self.judge_values(&mut finding, reference, result, &draws);
+            self.judge_values(&mut finding, reference, result, reference, &draws, &loud);
         }
         finding
     }
@@ -157,6 +250,7 @@ impl Expectation {
         finding.strain = found as f64 / allowed.max(0.5);
         if found as f64 > allowed {
             finding.verdict = Verdict::Differs;
+            finding.batch_elements = unlike_elements(reference, result);
             finding.reason = format!("{found} of {} elements differ, {explained} explained", reference.len());
         }
     }
@@ -179,15 +273,38 @@ impl Expectation {
         }
     }
 
-    fn judge_values(&self, finding: &mut Finding, reference: &Tensor, result: &Tensor, draws: &[&Tensor]) {
+    fn judge_values(
+        &self,
+        finding: &mut Finding,
+        base: &Tensor,
+        result: &Tensor,
+        reference: &Tensor,
+        draws: &[&Tensor],
+        loud: &[&Tensor],
+    ) {
         let read = |tensor: &Tensor| tensor.to_f32s().unwrap_or_default();
-        let (reference_values, result) = (read(reference), read(result));
-        let draws: Vec<Vec<f32>> = draws.iter().map(|draw| read(draw)).collect();
-        let strains =
-            profile::strains(reference.dims(), &reference_values, &result, &draws, self.factor(), self.least());
-        finding.blind = (strains.blind, strains.slices);
-        let Some(worst) = strains.worst else { return };
+        let fits = |values: &Vec<f32>| values.len() == base.len();
+        let all = |tensors: &[&Tensor]| -> Vec<Vec<f32>> { tensors.iter().map(|one| read(one)).filter(fits).collect() };
+        let (base_values, result) = (read(base), read(result));
+        let other = (!std::ptr::eq(base, reference)).then(|| read(reference));
+        let held = Held {
+            dims: base.dims(),
+            base: &base_values,
+            result: &result,
+            draws: &all(draws),
+            loud: &all(loud),
+            reference: other.as_ref().unwrap_or(&base_values),
+            factor: self.factor(),
+            least: self.least(),
+        };
+        let strains = profile::strains(&held);
+        finding.blind = (strains.blind, strains.slices.len());
+        finding.lone = strains.lone;
+        finding.histogram = strains.histogram.to_vec();
+        let Some(worst) = &strains.worst else { return };
         finding.strain = worst.strain;
+        let mut elements: Vec<usize> =
+            strains.slices.iter().filter(|one| one.strain > 1.0).map(|one| one.slice.batch).collect();
         if worst.strain > 1.0 {
             finding.verdict = Verdict::Differs;
             finding.reason = format!(
@@ -198,13 +315,35 @@ impl Expectation {
                 self.dtype,
                 worst.explained
             );
-        } else if 2 * strains.blind > strains.slices {
+            if elements.is_empty() {
+                let most = strains.slices.iter().map(|one| one.max_abs).fold(0.0, f64::max);
+                elements
+                    .extend(strains.slices.iter().filter(|one| one.max_abs > most / 2.0).map(|one| one.slice.batch));
+            }
+        } else if strains.lone > 0 && !held.loud.is_empty() {
+            let slice = profile::slice_at(base.dims(), strains.lone_at);
+            finding.verdict = Verdict::Differs;
+            finding.strain = f64::max(finding.strain, 1.0 + f64::EPSILON);
+            finding.reason = format!(
+                "{}: {} elements differ, by up to {:.3e}, at places that no noise moves",
+                place(slice),
+                strains.lone,
+                strains.lone_worst
+            );
+            elements.extend(slice.map(|slice| slice.batch));
+        } else if 2 * strains.blind > strains.slices.len() {
             finding.verdict = Verdict::Unclear;
             finding.reason = format!(
                 "in {} of {} slices {} alone makes as much of a difference as the values are apart",
-                strains.blind, strains.slices, self.dtype
+                strains.blind,
+                strains.slices.len(),
+                self.dtype
             );
         }
+        elements.sort_unstable();
+        elements.dedup();
+        finding.batch_elements = elements;
+        finding.slices = strains.slices;
     }
 
     fn judge_detections(&self, finding: &mut Finding, reference: &Detections, result: &Tensor, draws: &[&Tensor]) {
@@ -217,7 +356,11 @@ impl Expectation {
         let noise: Vec<Vec<Agreement>> = draws.iter().filter_map(|draw| reference.compare(draw, slack)).collect();
         let Some(found) = reference.compare(result, slack) else { return };
         let mut worst: (f64, String) = (0.0, String::new());
-        let mut hold = |strain: f64, reason: &dyn Fn() -> String| {
+        let mut guilty: Vec<usize> = Vec::new();
+        let mut hold = |element: usize, strain: f64, reason: &dyn Fn() -> String| {
+            if (strain > 1.0 || strain.is_nan()) && guilty.last() != Some(&element) {
+                guilty.push(element);
+            }
             if strain > worst.0 || strain.is_nan() {
                 worst = (if strain.is_nan() { f64::INFINITY } else { strain }, reason());
             }
@@ -226,7 +369,7 @@ impl Expectation {
             let others: Vec<&Agreement> = noise.iter().filter_map(|draw| draw.get(element)).collect();
             let explained = others.iter().map(|other| other.lost).max().unwrap_or(0);
             let lost = agreement.lost as f64 / (self.factor() * explained as f64).max(0.5);
-            hold(lost, &|| {
+            hold(element, lost, &|| {
                 format!("batch element {element}: {} detections have no partner, {explained} explained", agreement.lost)
             });
             type List = fn(&Agreement) -> &Vec<f64>;
@@ -239,7 +382,7 @@ impl Expectation {
                     let pool: Vec<&Agreement> =
                         if share == 1.0 { noise.iter().flatten().collect() } else { others.clone() };
                     let explained = pool.iter().map(|other| quantile(list(other), share)).fold(0.0, f64::max);
-                    hold(own / (self.factor() * explained + least * scale), &|| {
+                    hold(element, own / (self.factor() * explained + least * scale), &|| {
                         let least =
                             if share == 1.0 { "the worst".into() } else { format!("{:.0} %", 100.0 - share * 100.0) };
                         format!(
@@ -251,6 +394,7 @@ impl Expectation {
             }
         }
         finding.strain = worst.0;
+        finding.batch_elements = guilty;
         let (tied, all) = found.iter().fold((0, 0), |(tied, all), a| (tied + a.at_cut / 2, all + a.count));
         if worst.0 > 1.0 {
             finding.verdict = Verdict::Differs;
@@ -266,6 +410,20 @@ impl Expectation {
     }
 }
 
+/// Batch elements in which one side has a NaN or an infinity and the other does not.
+fn elements_apart(reference: &Tensor, result: &Tensor) -> Vec<usize> {
+    let (Ok(ours), Ok(theirs)) = (reference.to_f32s(), result.to_f32s()) else { return Vec::new() };
+    let batch = reference.dims().first().map_or(1, |&size| size.max(1) as usize);
+    let count = (ours.len() / batch).max(1);
+    let apart = |(a, b): (&f32, &f32)| !(a.is_finite() && b.is_finite() || a == b || a.is_nan() && b.is_nan());
+    (0..batch)
+        .filter(|element| {
+            let range = element * count..((element + 1) * count).min(ours.len());
+            ours[range.clone()].iter().zip(&theirs[range]).any(apart)
+        })
+        .collect()
+}
+
 fn place(slice: Option<Slice>) -> String {
     slice.map_or_else(|| "the whole".into(), |slice| slice.to_string())
 }
@@ -278,6 +436,14 @@ fn unlike(a: &Tensor, b: &Tensor) -> usize {
         (Ok(a), Ok(b)) if a.len() == b.len() => a.iter().zip(&b).filter(|(a, b)| a != b).count(),
         _ => a.len(),
     }
+}
+
+fn unlike_elements(a: &Tensor, b: &Tensor) -> Vec<usize> {
+    let (Ok(ours), Ok(theirs)) = (a.to_i64s(), b.to_i64s()) else { return Vec::new() };
+    let batch = a.dims().first().map_or(1, |&size| size.max(1) as usize);
+    let count = (ours.len() / batch).max(1);
+    let pairs = ours.chunks(count).zip(theirs.chunks(count));
+    pairs.enumerate().filter(|(_, (a, b))| a != b).map(|(element, _)| element).collect()
 }
 
 /// The value below which `share` of an ascending list lies; 0 for an empty one.

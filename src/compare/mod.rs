@@ -11,4 +11,6 @@ mod profile;
 
 pub use detections::{Agreement, Detections};
 pub use expectation::{Expectation, Finding, Report, Verdict};
+pub(crate) use metrics::of_values;
 pub use metrics::{Metrics, Mismatch, Slice, metrics};
+pub use profile::{BINS, SliceStrain};

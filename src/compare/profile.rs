@@ -1,12 +1,29 @@
 //! Differences of a tensor by slice and quantile, held against those of the draws.
 
+use serde::Serialize;
+
 use super::Slice;
 use super::metrics::Layout;
 
 /// Slices of fewer elements have no quantiles to speak of.
-const FEW: usize = 16;
+pub(super) const FEW: usize = 16;
 /// More columns than this are no channels.
 const MOST_COLUMNS: i64 = 256;
+/// Steps of the histogram: no difference, then a factor of two each, the last one open.
+pub const BINS: usize = 12;
+
+/// One slice of a tensor: how far it is away, and how far it may be.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct SliceStrain {
+    /// Which one.
+    pub slice: Slice,
+    /// The largest difference in it.
+    pub max_abs: f64,
+    /// The largest difference of a draw in it.
+    pub expected: f64,
+    /// Found over allowed, at the quantile where that is worst: above 1 is too far.
+    pub strain: f64,
+}
 
 /// Where a result is furthest from what is explained.
 #[derive(Clone, Debug)]
@@ -27,8 +44,34 @@ pub(super) struct Strain {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Strains {
     pub worst: Option<Strain>,
-    pub slices: usize,
+    pub slices: Vec<SliceStrain>,
     pub blind: usize,
+    /// Elements that moved where no draw moved anything; how far the furthest of them did.
+    pub lone: usize,
+    pub lone_worst: f64,
+    /// Its index.
+    pub lone_at: usize,
+    /// Differences by how many times the expected one they are.
+    pub histogram: [usize; BINS],
+}
+
+/// What is held against what: all of the same length.
+pub(super) struct Held<'a> {
+    pub dims: &'a [i64],
+    /// What differences are counted from.
+    pub base: &'a [f32],
+    /// Under judgement.
+    pub result: &'a [f32],
+    /// Each draw, and what it is counted from: the reference.
+    pub draws: &'a [Vec<f32>],
+    /// Draws of louder noise: where they move anything, a tie may tip.
+    pub loud: &'a [Vec<f32>],
+    /// What the draws are counted from. Where it is not the base, how far it is off is allowed once.
+    pub reference: &'a [f32],
+    /// How many times the draws' differences are allowed.
+    pub factor: f64,
+    /// The difference, relative to a slice's largest value, that is always allowed.
+    pub least: f64,
 }
 
 /// Quantiles looked at, with the share of elements beyond them in words.
@@ -42,46 +85,92 @@ struct Run {
     slice: Slice,
 }
 
-/// Holds `result` against `draws`, each as a difference from `reference`. `least` is the difference, relative to a slice's
-/// largest value, that is always allowed.
-pub(super) fn strains(
-    dims: &[i64],
-    reference: &[f32],
-    result: &[f32],
-    draws: &[Vec<f32>],
-    factor: f64,
-    least: f64,
-) -> Strains {
+impl Run {
+    fn indices(&self) -> impl Iterator<Item = usize> + Clone + use<> {
+        let (start, step) = (self.start, self.step);
+        (0..self.count).map(move |i| start + i * step)
+    }
+}
+
+/// Holds a result against draws, slice by slice.
+pub(super) fn strains(held: &Held) -> Strains {
+    let Held { base, result, draws, reference, factor, least, .. } = *held;
+    let off = !std::ptr::eq(base, reference);
     let mut found = Strains::default();
     let mut buffer = Vec::new();
-    let whole = reference.iter().map(|&x| finite(x)).fold(0.0, f64::max);
+    let whole = base.iter().map(|&x| finite(x)).fold(0.0, f64::max);
     // Engines approximate exponentials: a sigmoid that should be nothing is a few 1e-6 in some. Next to values of
     // hundreds in the same tensor that is no fault.
     let nothing = whole * 2f64.powi(-24);
-    for run in runs(dims) {
-        let indices = || (0..run.count).map(|i| run.start + i * run.step);
-        let own = quantiles(&mut buffer, indices().map(|i| difference(reference[i], result[i])));
-        let noise: Vec<[f64; 3]> = draws
-            .iter()
-            .map(|draw| quantiles(&mut buffer, indices().map(|i| difference(reference[i], draw[i]))))
-            .collect();
-        let scale = indices().map(|i| finite(reference[i])).fold(0.0, f64::max);
-        let explained = |index: usize| noise.iter().map(|noise| noise[index]).fold(0.0, f64::max);
-        found.slices += 1;
-        found.blind +=
-            (factor * explained(0) > deviation(indices().map(|i| reference[i] as f64)) && scale > 0.0) as usize;
-        for (index, (_, share)) in SHARES.iter().enumerate() {
-            let allowed = factor * explained(index) + least * scale + nothing;
-            let strain = if own[index] == 0.0 { 0.0 } else { own[index] / allowed };
-            hold(&mut found, Some(run.slice), share, own[index], explained(index), strain);
+    for run in runs(held.dims) {
+        let apart =
+            |one: &[f32], other: &[f32]| run.indices().map(|i| difference(one[i], other[i])).fold(0.0, f64::max);
+        let scale = run.indices().map(|i| finite(base[i])).fold(0.0, f64::max);
+        let always = least * scale + nothing;
+        let mut slice = SliceStrain {
+            slice: run.slice,
+            max_abs: apart(base, result),
+            expected: draws.iter().map(|draw| apart(reference, draw)).fold(0.0, f64::max),
+            strain: 0.0,
+        };
+        // What an element may be away whatever moved in the draws right there.
+        let mut anywhere = always;
+        if run.count >= FEW {
+            let mut measure = |one: &[f32], other: &[f32]| {
+                quantiles(&mut buffer, run.indices().map(|i| difference(one[i], other[i])))
+            };
+            let own = measure(base, result);
+            let noise: Vec<[f64; 3]> = draws.iter().map(|draw| measure(reference, draw)).collect();
+            let once = if off { measure(base, reference) } else { [0.0; 3] };
+            let explained = |index: usize| noise.iter().map(|noise| noise[index]).fold(0.0, f64::max);
+            let blind = factor * explained(0) > deviation(run.indices().map(|i| base[i] as f64)) && scale > 0.0;
+            found.blind += blind as usize;
+            for (index, (_, share)) in SHARES.iter().enumerate() {
+                let allowed = factor * explained(index) + once[index] + always;
+                let strain = if own[index] == 0.0 { 0.0 } else { own[index] / allowed };
+                slice.strain = slice.strain.max(strain);
+                hold(&mut found, Some(run.slice), share, own[index], explained(index), strain);
+            }
+            anywhere += factor * explained(2) + once[2];
         }
+        look_at_elements(held, &run, anywhere, slice.expected.max(always / factor), &mut found);
+        found.slices.push(slice);
     }
-    let largest = |other: &[f32]| reference.iter().zip(other).map(|(&r, &o)| difference(r, o)).fold(0.0, f64::max);
-    let explained = draws.iter().map(|draw| largest(draw)).fold(0.0, f64::max);
-    let own = largest(result);
-    let strain = if own == 0.0 { 0.0 } else { own / (factor * explained + least * whole) };
+    let largest =
+        |one: &[f32], other: &[f32]| one.iter().zip(other).map(|(&r, &o)| difference(r, o)).fold(0.0, f64::max);
+    let explained = draws.iter().chain(held.loud).map(|draw| largest(reference, draw)).fold(0.0, f64::max);
+    let own = largest(base, result);
+    let once = if off { largest(base, reference) } else { 0.0 };
+    let strain = if own == 0.0 { 0.0 } else { own / (factor * explained + once + least * whole) };
     hold(&mut found, None, "some elements", own, explained, strain);
     found
+}
+
+/// Sorts a slice's elements into the histogram, and finds those that moved where nothing moves.
+fn look_at_elements(held: &Held, run: &Run, anywhere: f64, unit: f64, found: &mut Strains) {
+    for i in run.indices() {
+        let own = difference(held.base[i], held.result[i]);
+        let bin = match own {
+            0.0 => 0,
+            _ if unit == 0.0 => BINS - 1,
+            // The exponent of a float is its logarithm's whole part.
+            _ => (((own / unit).to_bits() >> 52) as i64 - 1023 + 7).clamp(1, BINS as i64 - 1) as usize,
+        };
+        found.histogram[bin] += 1;
+        if own <= anywhere {
+            continue;
+        }
+        let moved =
+            |draws: &[Vec<f32>]| draws.iter().map(|draw| difference(held.reference[i], draw[i])).fold(0.0, f64::max);
+        let here = moved(held.draws).max(moved(held.loud));
+        let once = difference(held.base[i], held.reference[i]);
+        if own > anywhere + held.factor * here + once {
+            found.lone += 1;
+            if own > found.lone_worst {
+                (found.lone_worst, found.lone_at) = (own, i);
+            }
+        }
+    }
 }
 
 fn hold(found: &mut Strains, slice: Option<Slice>, share: &'static str, own: f64, explained: f64, strain: f64) {
@@ -115,15 +204,17 @@ fn runs(dims: &[i64]) -> Vec<Run> {
             .map(|i| Run { start: i * layout.run, step: 1, count: layout.run, slice: layout.slice(i) })
             .collect();
     }
-    let count = total / batch;
-    match count >= FEW {
-        true => (0..batch)
-            .map(|i| Run { start: i * count, step: 1, count, slice: Slice { batch: i, channel: None } })
-            .collect(),
-        false => Vec::new(),
+    if total == 0 {
+        return Vec::new();
     }
+    let count = total / batch;
+    (0..batch).map(|i| Run { start: i * count, step: 1, count, slice: Slice { batch: i, channel: None } }).collect()
 }
 
+/// Which slice an element lies in.
+pub(super) fn slice_at(dims: &[i64], index: usize) -> Option<Slice> {
+    runs(dims).into_iter().find(|run| run.indices().any(|i| i == index)).map(|run| run.slice)
+}
 /// The difference; infinite ones count where the two are not the same, and are held apart elsewhere.
 fn difference(a: f32, b: f32) -> f64 {
     if a == b || (a.is_nan() && b.is_nan()) || !a.is_finite() || !b.is_finite() {

@@ -6,11 +6,13 @@
 //!
 //! - [`tract`]: in process, nothing to install.
 //! - [`ort`]: ONNX Runtime, where its library is found.
+//! - [`double`]: tract in float64, to decide between two that differ.
 //! - [`emulate`]: either of them, computing as if in bfloat16 or float16.
 //!
 //! What to feed a model that nobody gave inputs for is in [`samples`]; that two models are the same is shown by
 //! [`prove`]; what rounding alone does to a model is measured by [`noise`].
 
+pub mod double;
 pub mod emulate;
 mod error;
 pub mod noise;

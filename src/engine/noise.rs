@@ -80,12 +80,25 @@ pub fn measure_each(
     }
     let mut runs = runs.into_iter();
     let reference = runs.next().unwrap_or_default();
-    let expectation = |noise: &&Noise| Expectation {
-        reference: reference.clone(),
-        draws: runs.by_ref().take(noise.draws.max(1)).collect(),
-        dtype: noise.dtype,
+    let expectation = |noise: &&Noise| {
+        Expectation::new(reference.clone(), runs.by_ref().take(noise.draws.max(1)).collect(), noise.dtype)
     };
     Ok(noises.iter().map(expectation).collect())
+}
+
+/// Units in the last place by which the louder draws move what they move: ties tip in them.
+const LOUD: [i32; 6] = [64, 64, 512, 512, 512, 4096];
+
+/// Runs of the model with float32 noise far louder than rounding, for [`Expectation::loud`].
+///
+/// # Errors
+/// Any of them does not compile or run.
+pub fn louder(engine: &dyn Engine, model: &Model, inputs: &Tensors) -> Result<Vec<Tensors>, EngineError> {
+    let draw = |(seed, &ulps): (usize, &i32)| {
+        let seed = 7000 + seed as u64;
+        engine.run_once(&moved_model(model, ulps, seed), &moved_inputs(inputs, ulps, seed))
+    };
+    LOUD.iter().enumerate().map(draw).collect()
 }
 
 fn crashed(engine: &dyn Engine) -> EngineError {

@@ -23,7 +23,7 @@ use tract_onnx::prelude::{
 use tract_onnx::tract_core::internal::{TVec, TractResult};
 use tract_onnx::tract_hir::internal::{ElementWiseIntoHir, bail, format_err};
 
-use super::{Engine, EngineError, Session, Tensors, emulate, in_order, quiet};
+use super::{Engine, EngineError, Session, Tensors, double, emulate, in_order, quiet};
 use crate::graph::{Graph, Model};
 use crate::onnx::proto::{LOCATION_EXTERNAL, ModelProto, StringStringEntryProto};
 use crate::onnx::{DType, Tensor};
@@ -153,6 +153,14 @@ fn parse(graph: &Graph, mut proto: ModelProto) -> Result<InferenceModel, EngineE
         let to = node.get_attr_opt::<i64>("to")?.and_then(|number| DType::from_number(number as i32));
         let to = to.ok_or_else(|| format_err!("no type to round to"))?;
         Ok((emulate::round_op(to).into_hir(), vec![]))
+    });
+    framework.op_register.insert(double::FUNCTION, |_, node| {
+        let number = |name: &str| -> TractResult<f64> {
+            let text = node.get_attr::<String>(name)?;
+            text.parse().map_err(|_| format_err!("'{text}' is no number"))
+        };
+        let op = double::function_op(&node.get_attr::<String>("of")?, number("alpha")?, number("beta")?);
+        Ok((op.into_hir(), vec![]))
     });
     check_operators(graph, &framework.op_register.0)?;
     let weights = Arc::new(Weights(take_weights(&mut proto)));

@@ -10,6 +10,7 @@ pub mod engine;
 pub mod graph;
 pub mod inspect;
 mod load;
+pub mod lower;
 pub mod onnx;
 pub mod partition;
 pub mod prepare;

@@ -12,7 +12,7 @@ pub mod proto;
 mod read;
 pub mod strip;
 mod tensor;
-mod wire;
+pub(crate) mod wire;
 mod write;
 
 pub use dtype::DType;

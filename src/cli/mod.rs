@@ -12,6 +12,7 @@
 mod failure;
 mod hydrate;
 mod inspect;
+mod lower;
 mod prepare;
 mod progress;
 mod rules;
@@ -44,6 +45,7 @@ enum Command {
     Inspect(inspect::Args),
     Strip(strip::Args),
     Hydrate(hydrate::Args),
+    Lower(lower::Args),
     Rules(rules::Args),
     Targets(targets::Args),
 }
@@ -55,6 +57,7 @@ pub fn main() -> ExitCode {
         Command::Inspect(args) => inspect::run(args),
         Command::Strip(args) => strip::run(args),
         Command::Hydrate(args) => hydrate::run(args),
+        Command::Lower(args) => lower::run(args),
         Command::Rules(args) => rules::run(args),
         Command::Targets(args) => targets::run(args),
     };

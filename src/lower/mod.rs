@@ -11,6 +11,7 @@ mod call;
 mod error;
 pub mod hlo;
 mod ops;
+mod weights;
 mod widen;
 
 use std::collections::HashMap;
@@ -21,6 +22,7 @@ pub use error::LowerError;
 use error::Problem;
 use hlo::{Builder, Module, Op, Shape};
 pub use ops::is_lowered;
+pub use weights::write_weights;
 pub use widen::widen;
 
 use crate::graph::{Graph, Model, NodeId, ValueId, fold, inline, shapes};
@@ -110,9 +112,8 @@ pub fn lower_prepared(model: &Model, weights: Weights) -> Result<Lowered, LowerE
         let name = graph.value(output).name.clone();
         let op = match (done.get(&output).or_else(|| separate.get(&output)), graph.constant(output)) {
             (Some(&op), _) => op,
-            (None, Some(tensor)) => {
-                call::constant(&mut b, &name, &tensor).map_err(|problem| place(problem, &name, "Constant", graph, &[]))?
-            }
+            (None, Some(tensor)) => call::constant(&mut b, &name, &tensor)
+                .map_err(|problem| place(problem, &name, "Constant", graph, &[]))?,
             (None, None) => {
                 let problem = format!("nothing gives the output '{name}'");
                 return Err(LowerError::Unsupported { node: name, op_type: "output".into(), problem });
@@ -169,11 +170,8 @@ fn lower_node(
 
 fn shape_of(graph: &Graph, id: ValueId) -> Result<Shape, LowerError> {
     let value = graph.value(id);
-    let unsupported = |problem: String| LowerError::Unsupported {
-        node: value.name.clone(),
-        op_type: "input".into(),
-        problem,
-    };
+    let unsupported =
+        |problem: String| LowerError::Unsupported { node: value.name.clone(), op_type: "input".into(), problem };
     let dtype = value.dtype.ok_or_else(|| unsupported("its element type is not known".into()))?;
     if hlo::element_number(dtype) == 0 {
         return Err(unsupported(format!("there is no {dtype} in HLO")));

@@ -20,4 +20,4 @@ pub use error::{OnnxError, Problem};
 pub use payload::Payload;
 pub use read::{NEWEST_OPSET, OLDEST_OPSET, decode, read, sha256};
 pub use tensor::{Tensor, TensorError};
-pub use write::{encode, write, write_with_limit};
+pub use write::{encode, write, write_message, write_with, write_with_limit};

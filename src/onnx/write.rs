@@ -57,6 +57,22 @@ pub fn write_with_limit(path: &Path, model: &ModelProto, limit: usize) -> Result
     Ok(())
 }
 
+/// Writes any message to `path`, whole or not at all.
+pub fn write_message(path: &Path, message: &impl Message) -> Result<(), OnnxError> {
+    let placed = place(path, |file| stream(file, |buf| message.encode_raw(buf)));
+    placed.map_err(|error| Problem::from(error).in_file(path))
+}
+
+/// Writes what `fill` gives to `path`, whole or not at all.
+pub fn write_with(path: &Path, fill: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<(), OnnxError> {
+    let placed = place(path, |file| {
+        let mut out = io::BufWriter::with_capacity(1 << 18, file);
+        fill(&mut out)?;
+        out.flush()
+    });
+    placed.map_err(|error| Problem::from(error).in_file(path))
+}
+
 /// The whole model as bytes, for engines that take a model from memory.
 pub fn encode(model: &ModelProto) -> Bytes {
     model.encode_to_vec().into()

@@ -216,9 +216,7 @@ impl Builder {
     fn same(&mut self, x: Op, y: Op, what: &str) -> Shape {
         let (left, right) = (self.shape(x).clone(), self.shape(y).clone());
         if left != right {
-            self.fail(|| {
-                format!("{what} of {}{:?} and {}{:?}", left.dtype, left.dims, right.dtype, right.dims)
-            });
+            self.fail(|| format!("{what} of {}{:?} and {}{:?}", left.dtype, left.dims, right.dtype, right.dims));
         }
         left
     }

@@ -293,11 +293,7 @@ fn shape_of(shape: &Shape) -> ShapeProto {
 }
 
 fn tuple_of(shapes: &[Shape]) -> ShapeProto {
-    ShapeProto {
-        element_type: Some(TUPLE),
-        tuple_shapes: shapes.iter().map(shape_of).collect(),
-        ..Default::default()
-    }
+    ShapeProto { element_type: Some(TUPLE), tuple_shapes: shapes.iter().map(shape_of).collect(), ..Default::default() }
 }
 
 fn window_of(window: &[Window]) -> WindowProto {

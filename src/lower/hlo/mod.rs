@@ -241,34 +241,77 @@ pub struct ScatterDims {
 #[derive(Clone, Debug)]
 #[allow(missing_docs)] // each is HLO's own name
 pub enum Kind {
-    Parameter { index: usize, name: String },
+    Parameter {
+        index: usize,
+        name: String,
+    },
     Constant(Literal),
-    Iota { dim: i64 },
+    Iota {
+        dim: i64,
+    },
     Unary(Unary),
     Binary(Binary),
     Compare(Direction),
     Select,
     Convert,
-    Broadcast { dims: Vec<i64> },
+    Broadcast {
+        dims: Vec<i64>,
+    },
     Reshape,
-    Transpose { perm: Vec<i64> },
-    Slice { start: Vec<i64>, limit: Vec<i64>, stride: Vec<i64> },
-    Pad { low: Vec<i64>, high: Vec<i64>, interior: Vec<i64> },
-    Concatenate { dim: i64 },
-    Reverse { dims: Vec<i64> },
-    Reduce { dims: Vec<i64>, reducer: Inner },
-    ReduceWindow { window: Vec<Window>, reducer: Inner },
+    Transpose {
+        perm: Vec<i64>,
+    },
+    Slice {
+        start: Vec<i64>,
+        limit: Vec<i64>,
+        stride: Vec<i64>,
+    },
+    Pad {
+        low: Vec<i64>,
+        high: Vec<i64>,
+        interior: Vec<i64>,
+    },
+    Concatenate {
+        dim: i64,
+    },
+    Reverse {
+        dims: Vec<i64>,
+    },
+    Reduce {
+        dims: Vec<i64>,
+        reducer: Inner,
+    },
+    ReduceWindow {
+        window: Vec<Window>,
+        reducer: Inner,
+    },
     Dot(DotDims),
     /// Input and output batch, feature, space; kernel output feature, input feature, space.
-    Convolution { window: Vec<Window>, groups: i64 },
+    Convolution {
+        window: Vec<Window>,
+        groups: i64,
+    },
     Gather(GatherDims),
-    Scatter { dims: ScatterDims, combine: Inner },
-    Sort { dim: i64, comparator: Inner },
-    DynamicSlice { sizes: Vec<i64> },
+    Scatter {
+        dims: ScatterDims,
+        combine: Inner,
+    },
+    Sort {
+        dim: i64,
+        comparator: Inner,
+    },
+    DynamicSlice {
+        sizes: Vec<i64>,
+    },
     DynamicUpdateSlice,
-    While { condition: Inner, body: Inner },
+    While {
+        condition: Inner,
+        body: Inner,
+    },
     /// One of the results of a sort or a loop.
-    Element { index: usize },
+    Element {
+        index: usize,
+    },
 }
 
 impl Kind {

@@ -1,7 +1,7 @@
 //! Instructions that move elements: reshape, broadcast, slice, pad, gather, scatter, sort, loops.
 
-use super::{Direction, GatherDims, Inner, Kind, Op, ScatterDims, Shape};
 use super::{Binary, Builder};
+use super::{Direction, GatherDims, Inner, Kind, Op, ScatterDims, Shape};
 use crate::onnx::DType;
 
 impl Builder {
@@ -88,9 +88,7 @@ impl Builder {
         let fits = start.len() == from.len()
             && limit.len() == from.len()
             && stride.len() == from.len()
-            && (0..from.len()).all(|i| {
-                0 <= start[i] && start[i] <= limit[i] && limit[i] <= from[i] && stride[i] >= 1
-            });
+            && (0..from.len()).all(|i| 0 <= start[i] && start[i] <= limit[i] && limit[i] <= from[i] && stride[i] >= 1);
         if !fits {
             self.fail(|| format!("a slice from {start:?} to {limit:?} by {stride:?} of {from:?}"));
             return x;
@@ -117,9 +115,8 @@ impl Builder {
             return x;
         }
         let from = self.dims(x);
-        let dims: Vec<i64> = (0..from.len())
-            .map(|i| from[i] + low[i] + high[i] + interior[i] * (from[i] - 1).max(0))
-            .collect();
+        let dims: Vec<i64> =
+            (0..from.len()).map(|i| from[i] + low[i] + high[i] + interior[i] * (from[i] - 1).max(0)).collect();
         if dims.iter().any(|&size| size < 0) {
             self.fail(|| format!("padding {from:?} by {low:?} and {high:?}"));
         }

@@ -193,7 +193,9 @@ impl Printer<'_> {
             Kind::Convolution { window, groups } => {
                 write!(self.out, "stablehlo.convolution({names}) {} : {signature}", convolution(window, *groups))
             }
-            Kind::Gather(dims) => write!(self.out, "\"stablehlo.gather\"({names}) <{{{}}}> : {signature}", gather(dims)),
+            Kind::Gather(dims) => {
+                write!(self.out, "\"stablehlo.gather\"({names}) <{{{}}}> : {signature}", gather(dims))
+            }
             Kind::Scatter { dims, combine } => {
                 write!(self.out, "\"stablehlo.scatter\"({names}) <{{{}}}> (", scatter(dims))?;
                 self.block(*combine, scope.prefix)?;

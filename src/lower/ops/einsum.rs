@@ -102,8 +102,8 @@ fn broadcast_ellipsis(b: &mut Builder, operands: &mut [Term]) {
 /// A letter that appears twice in one operand: only where both places are the same counts.
 fn diagonal(b: &mut Builder, mut term: Term) -> Term {
     loop {
-        let twice = (0..term.letters.len())
-            .find_map(|i| (0..i).find(|&j| term.letters[j] == term.letters[i]).map(|j| (j, i)));
+        let twice =
+            (0..term.letters.len()).find_map(|i| (0..i).find(|&j| term.letters[j] == term.letters[i]).map(|j| (j, i)));
         let Some((first, second)) = twice else { return term };
         let dims = b.dims(term.op);
         let (rows, columns) = (b.iota(DType::Int32, &dims, first), b.iota(DType::Int32, &dims, second));
@@ -116,8 +116,7 @@ fn diagonal(b: &mut Builder, mut term: Term) -> Term {
 }
 
 fn sum_away(b: &mut Builder, term: Term, needed: &dyn Fn(&u32) -> bool) -> Term {
-    let dims: Vec<i64> =
-        (0..term.letters.len()).filter(|&i| !needed(&term.letters[i])).map(|i| i as i64).collect();
+    let dims: Vec<i64> = (0..term.letters.len()).filter(|&i| !needed(&term.letters[i])).map(|i| i as i64).collect();
     let op = b.sum(term.op, &dims);
     Term { op, letters: term.letters.into_iter().filter(needed).collect() }
 }

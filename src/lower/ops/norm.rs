@@ -67,13 +67,7 @@ pub fn instance(call: &mut Call) -> Lowered {
     Ok(vec![b.convert(made, narrow)])
 }
 
-fn affine(
-    b: &mut Builder,
-    x: Op,
-    scale: Option<Op>,
-    bias: Option<Op>,
-    spread: impl Fn(&mut Builder, Op) -> Op,
-) -> Op {
+fn affine(b: &mut Builder, x: Op, scale: Option<Op>, bias: Option<Op>, spread: impl Fn(&mut Builder, Op) -> Op) -> Op {
     let dtype = b.dtype(x);
     let mut made = x;
     for (vector, binary) in [(scale, Binary::Multiply), (bias, Binary::Add)] {

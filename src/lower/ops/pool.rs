@@ -86,7 +86,8 @@ fn max_pool_places(call: &mut Call, x: Op, geometry: &Geometry) -> Lowered {
         }
         let stride: Vec<i64> = [1, 1].into_iter().chain(geometry.strides.iter().copied()).collect();
         let limit: Vec<i64> = (0..rank).map(|i| start[i] + (out[i] - 1) * stride[i] + 1).collect();
-        let (value, place) = (b.slice(padded, &start, &limit, &stride), b.slice(padded_places, &start, &limit, &stride));
+        let (value, place) =
+            (b.slice(padded, &start, &limit, &stride), b.slice(padded_places, &start, &limit, &stride));
         best = Some(match best {
             None => (value, place),
             Some((held, held_place)) => {

@@ -4,8 +4,8 @@
 //! bits; DynamicQuantizeLinear (11 and later); QLinearMatMul (10 and later). HLO: divide, round-nearest-even, add, maximum
 //! and minimum, convert; dot in int32.
 
-use super::matmul::{centred, product};
 use super::Problem;
+use super::matmul::{centred, product};
 use crate::lower::call::{Call, Lowered};
 use crate::lower::hlo::{Builder, Op, Unary};
 use crate::onnx::DType;

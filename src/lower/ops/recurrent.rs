@@ -120,7 +120,8 @@ pub fn recurrent(call: &mut Call) -> Lowered {
         let b = &mut *call.b;
         let dtype = b.dtype(x);
         let wide = cell.kind.gates() * hidden;
-        let over = |left: i64| DotDims { left_contracting: vec![left], right_contracting: vec![1], ..Default::default() };
+        let over =
+            |left: i64| DotDims { left_contracting: vec![left], right_contracting: vec![1], ..Default::default() };
         let mut given = b.dot(x, input_weights, over(2));
         let mut reset_bias = None;
         if let Some(bias) = bias {

@@ -184,4 +184,3 @@ pub fn mean_variance_normalization(call: &mut Call) -> Lowered {
     let made = b.div(moved, below);
     Ok(vec![b.convert(made, narrow)])
 }
-

@@ -234,7 +234,17 @@ fn times(b: &mut Builder, x: Op, axis: &Axis, matrix: &[f64]) -> Op {
     let dims = DotDims { left_contracting: vec![at], right_contracting: vec![1], ..Default::default() };
     let made = b.dot(x, matrix, dims);
     // The product puts the new dimension last.
-    let perm: Vec<i64> = (0..rank).map(|i| if i < at { i } else if i == at { rank - 1 } else { i - 1 }).collect();
+    let perm: Vec<i64> = (0..rank)
+        .map(|i| {
+            if i < at {
+                i
+            } else if i == at {
+                rank - 1
+            } else {
+                i - 1
+            }
+        })
+        .collect();
     b.transpose(made, &perm)
 }
 

@@ -218,4 +218,3 @@ pub fn reverse_sequence(call: &mut Call) -> Lowered {
     let made = super::gather::gather_points(b, x, vectors, 2);
     Ok(vec![made])
 }
-

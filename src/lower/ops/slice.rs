@@ -129,8 +129,7 @@ pub fn pad(call: &mut Call) -> Lowered {
                 if i < left { i } else { period - i }
             }
         };
-        let indices: Vec<i64> =
-            (-low[at].max(0)..left + high[at].max(0)).map(|i| place(i) + cut_low).collect();
+        let indices: Vec<i64> = (-low[at].max(0)..left + high[at].max(0)).map(|i| place(i) + cut_low).collect();
         x = pick(call.b, x, at, &indices);
     }
     Ok(vec![x])

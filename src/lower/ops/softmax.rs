@@ -4,10 +4,10 @@
 //! subtract, exponential, divide, log; Hardmax compares with the first place of the largest. Types under 32 bits compute
 //! in float32.
 
+use super::Problem;
 use super::arg::first_place;
 use super::wide;
 use crate::lower::call::{Call, Lowered};
-use super::Problem;
 use crate::lower::hlo::{Builder, Direction, Op};
 use crate::onnx::DType;
 

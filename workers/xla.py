@@ -95,8 +95,9 @@ class Program:
         devices = xla_client.DeviceList(tuple(client.local_devices()[:1]))
         self.executable = client.compile_and_load(module, devices, compile_options)
         self.device = client.local_devices()[0]
-        self.inputs = options.get("inputs")
-        self.outputs = options.get("outputs")
+        # Parameters and results have an order; the protocol's tensors have names.
+        names = lambda side: [port["name"] if isinstance(port, dict) else port for port in options.get(side) or []]
+        self.inputs, self.outputs = names("inputs"), names("outputs")
         weights = options.get("weights")
         self.weights = []
         if weights:
@@ -119,7 +120,7 @@ class Program:
         for _ in range(max(1, repeat)):
             start = time.perf_counter()
             results = self.executable.execute(arguments)
-            arrays = [np.asarray(result) for result in results]
+            arrays = [result._single_device_array_to_np_array_did_copy()[0] for result in results]
             seconds.append(time.perf_counter() - start)
         names = self.outputs or [f"output{i}" for i in range(len(arrays))]
         return dict(zip(names, arrays)), seconds

@@ -13,10 +13,9 @@ pub fn widen(model: &mut Model) {
     let narrow = |dtype: DType| dtype.is_float() && dtype != DType::Double;
     let ids: Vec<_> = graph.values().map(|(id, _)| id).collect();
     for id in ids {
-        if let Some(tensor) = graph.initializer(id).filter(|tensor| narrow(tensor.dtype())) {
-            if let Some(wide) = tensor.convert(DType::Double) {
-                graph.set_initializer(id, wide);
-            }
+        let narrow_weight = graph.initializer(id).filter(|tensor| narrow(tensor.dtype()));
+        if let Some(wide) = narrow_weight.and_then(|tensor| tensor.convert(DType::Double)) {
+            graph.set_initializer(id, wide);
         }
         let value = graph.value_mut(id);
         if value.dtype.is_some_and(narrow) {
@@ -31,10 +30,11 @@ pub fn widen(model: &mut Model) {
                         **tensor = wide;
                     }
                 }
-                AttributeValue::Int(number) if TYPES.contains(&attribute.name.as_str()) => {
-                    if i32::try_from(*number).ok().and_then(DType::from_number).is_some_and(narrow) {
-                        *number = i64::from(DType::Double.number());
-                    }
+                AttributeValue::Int(number)
+                    if TYPES.contains(&attribute.name.as_str())
+                        && i32::try_from(*number).ok().and_then(DType::from_number).is_some_and(narrow) =>
+                {
+                    *number = i64::from(DType::Double.number());
                 }
                 _ => {}
             }

@@ -424,6 +424,7 @@ fn unary_name(unary: Unary) -> &'static str {
 fn binary_name(binary: Binary) -> &'static str {
     match binary {
         Binary::ShiftLeft => "shift_left",
+        Binary::ShiftRightArithmetic => "shift_right_arithmetic",
         Binary::ShiftRightLogical => "shift_right_logical",
         other => other.opcode(),
     }

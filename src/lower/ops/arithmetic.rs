@@ -33,8 +33,13 @@ pub fn binary(call: &mut Call) -> Lowered {
 /// BitShift.
 pub fn shift(call: &mut Call) -> Lowered {
     let (x, y) = (call.input(0)?, call.input(1)?);
-    let left = call.text("direction", "") == "LEFT";
-    Ok(vec![call.b.binary_across(if left { Binary::ShiftLeft } else { Binary::ShiftRightLogical }, x, y)])
+    let signed = matches!(call.b.dtype(x), DType::Int8 | DType::Int16 | DType::Int32 | DType::Int64);
+    let binary = match (call.text("direction", "") == "LEFT", signed) {
+        (true, _) => Binary::ShiftLeft,
+        (false, true) => Binary::ShiftRightArithmetic,
+        (false, false) => Binary::ShiftRightLogical,
+    };
+    Ok(vec![call.b.binary_across(binary, x, y)])
 }
 
 /// Min, Max, Sum, Mean of any number of tensors.

@@ -76,7 +76,8 @@ pub fn depth(call: &mut Call) -> Lowered {
     let block = call.int("blocksize", 1).max(1);
     let out = call.output(0)?.dims;
     let (split, perm) = if call.node.op_type == "SpaceToDepth" {
-        ([n, c, h / block, block, w / block, block], [0, 3, 5, 1, 2, 4])
+        let perm = if call.text("mode", "DCR") == "CRD" { [0, 1, 3, 5, 2, 4] } else { [0, 3, 5, 1, 2, 4] };
+        ([n, c, h / block, block, w / block, block], perm)
     } else if call.text("mode", "DCR") == "CRD" {
         ([n, c / (block * block), block, block, h, w], [0, 1, 4, 2, 5, 3])
     } else {

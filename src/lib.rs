@@ -8,6 +8,7 @@ pub mod cli;
 pub mod compare;
 pub mod engine;
 pub mod graph;
+mod home;
 pub mod inspect;
 mod load;
 pub mod lower;

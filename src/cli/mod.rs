@@ -20,6 +20,7 @@ mod screen;
 mod sizes;
 mod strip;
 mod targets;
+mod worker;
 
 use std::process::ExitCode;
 
@@ -48,6 +49,7 @@ enum Command {
     Lower(lower::Args),
     Rules(rules::Args),
     Targets(targets::Args),
+    Worker(worker::Args),
 }
 
 /// Runs the command that the arguments name.
@@ -60,6 +62,7 @@ pub fn main() -> ExitCode {
         Command::Lower(args) => lower::run(args),
         Command::Rules(args) => rules::run(args),
         Command::Targets(args) => targets::run(args),
+        Command::Worker(args) => worker::run(args),
     };
     outcome.unwrap_or_else(|failure| failure.show())
 }

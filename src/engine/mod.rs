@@ -7,6 +7,7 @@
 //! - [`tract`]: in process, nothing to install.
 //! - [`ort`]: ONNX Runtime, where its library is found.
 //! - [`double`]: tract in float64, to decide between two that differ.
+//! - [`worker`]: any program that speaks the worker protocol, in a process of its own.
 //! - [`emulate`]: either of them, computing as if in bfloat16 or float16.
 //!
 //! What to feed a model that nobody gave inputs for is in [`samples`]; that two models are the same is shown by
@@ -23,6 +24,7 @@ mod quiet;
 pub(crate) mod random;
 pub mod samples;
 pub mod tract;
+pub mod worker;
 
 use indexmap::IndexMap;
 
@@ -72,6 +74,11 @@ pub trait Session: Send {
 
     /// Which nodes run where, as the engine itself reports it; none where there is only one place.
     fn placement(&self) -> Option<&Placement> {
+        None
+    }
+
+    /// How long the last run took inside the engine, in seconds, where it runs in another process and says so.
+    fn seconds(&self) -> Option<f64> {
         None
     }
 }

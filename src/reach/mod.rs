@@ -12,16 +12,20 @@
 //! | `xla`, `xla:f64` | XLA on the CPU, from the HLO that porter writes |
 
 mod error;
+mod local;
 mod spec;
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 pub use error::ReachError;
+pub use local::Local;
 pub use spec::Spec;
 
 use crate::engine::Engine;
 use crate::engine::ort::{Optimisation, Ort};
 use crate::engine::tract::Tract;
+use crate::engine::worker::{Start, Worker};
 use crate::target::{Reach, Target, TargetSet};
 
 /// How a target is to be run.
@@ -31,7 +35,8 @@ pub struct Options {
     pub device: Option<String>,
     /// The toolchain's version; the target's own where none is named.
     pub toolchain: Option<String>,
-    /// Whether it runs in a process of its own, so that its crash costs one request.
+    /// Whether it runs in a process of its own, so that its crash costs one request. tract, which is porter's own,
+    /// never does.
     pub isolate: bool,
     /// The longest that one request to another process may take.
     pub time_limit: Duration,
@@ -39,6 +44,8 @@ pub struct Options {
     pub memory_limit: Option<u64>,
     /// Threads within an operator; 0 leaves the choice to the engine.
     pub threads: usize,
+    /// The porter command that runs engines apart; where none is named, this program or one beside it.
+    pub program: Option<PathBuf>,
 }
 
 impl Default for Options {
@@ -50,6 +57,7 @@ impl Default for Options {
             time_limit: Duration::from_secs(600),
             memory_limit: None,
             threads: 0,
+            program: None,
         }
     }
 }
@@ -87,13 +95,20 @@ pub fn open(text: &str, targets: &TargetSet, options: &Options) -> Result<Reache
                 Reach::Onnxruntime { provider, .. } if provider == "CPUExecutionProvider" => {
                     Ok(plain(ort(Optimisation::All, options)?, Some(target)))
                 }
+                Reach::Worker { command } => Ok(plain(worker(&name, command, options)?, Some(target))),
                 _ => Err(ReachError::NoEngine { target: name }),
             }
         }
-        Spec::Worker(_) | Spec::Faulty { .. } | Spec::Xla { .. } => Err(ReachError::NoEngine { target: text.into() }),
+        Spec::Worker(command) => Ok(plain(worker("worker", &command, options)?, None)),
+        Spec::Faulty { .. } | Spec::Xla { .. } => Err(ReachError::NoEngine { target: text.into() }),
     }
 }
 
 fn ort(optimisation: Optimisation, options: &Options) -> Result<Box<dyn Engine>, ReachError> {
-    Ok(Box::new(Ort { threads: options.threads, ..Ort::new(optimisation)? }))
+    let local = Local::Ort(Ort { optimisation, threads: options.threads });
+    Ok(if options.isolate { local.apart(options)? } else { local.here()? })
+}
+
+fn worker(label: &str, command: &str, options: &Options) -> Result<Box<dyn Engine>, ReachError> {
+    Ok(Box::new(Worker::start(label, Start::Shell(command.into()), local::limits(options))?))
 }

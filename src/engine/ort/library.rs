@@ -4,9 +4,12 @@
 //! `ort` crate has it), in porter's own folder (`PORTER_HOME`), and in the packages of the Python that is on the path:
 //! the wheel `onnxruntime` carries the library. Python is only asked for its search path; nothing is imported.
 
+use std::ffi::CStr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
+
+use ort::AsPointer;
 
 use super::super::{EngineError, quiet};
 
@@ -101,6 +104,25 @@ fn search_path(python: &str) -> Option<Vec<PathBuf>> {
 pub(super) fn environment() -> Result<&'static ort::environment::Environment, EngineError> {
     static ENVIRONMENT: OnceLock<Result<ort::environment::Environment, EngineError>> = OnceLock::new();
     ENVIRONMENT.get_or_init(load).as_ref().map_err(Clone::clone)
+}
+
+/// The version of the loaded library, such as `1.31.1`; what it says of its build where it names none, empty where no
+/// library is.
+pub(super) fn version() -> String {
+    let Ok(environment) = environment() else { return String::new() };
+    let own = environment.devices().find(|device| device.ep().is_ok_and(|name| name == "CPUExecutionProvider"));
+    own.and_then(|device| metadata(&device, c"version")).unwrap_or_else(|| ort::info().to_string())
+}
+
+/// What a provider says of one of its devices under a key.
+pub(super) fn metadata(device: &ort::device::Device, key: &CStr) -> Option<String> {
+    let api = ort::api();
+    // SAFETY: the device lives as long as the environment, which is never dropped; the text is copied at once.
+    unsafe {
+        let pairs = (api.EpDevice_EpMetadata)(device.ptr());
+        let value = (api.GetKeyValue)(pairs, key.as_ptr());
+        (!value.is_null()).then(|| CStr::from_ptr(value).to_string_lossy().into_owned())
+    }
 }
 
 fn load() -> Result<ort::environment::Environment, EngineError> {

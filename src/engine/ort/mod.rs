@@ -8,6 +8,7 @@ mod value;
 
 use ort::session::Session as OrtRuntimeSession;
 use ort::session::builder::{GraphOptimizationLevel, SessionBuilder};
+use serde::{Deserialize, Serialize};
 
 pub use library::{Library, TESTED, find, locate};
 
@@ -19,7 +20,8 @@ use crate::onnx;
 const LARGE: usize = 1 << 30;
 
 /// How far ONNX Runtime may rewrite the graph before it runs it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Optimisation {
     /// Not at all.
     Off,
@@ -30,7 +32,7 @@ pub enum Optimisation {
 }
 
 /// ONNX Runtime on the CPU.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Ort {
     /// How far it may rewrite the graph.
     pub optimisation: Optimisation,
@@ -52,8 +54,17 @@ impl Ort {
     /// # Errors
     /// As [`Ort::reference`].
     pub fn new(optimisation: Optimisation) -> Result<Self, EngineError> {
-        library::environment()?;
-        Ok(Self { optimisation, threads: 0 })
+        let ort = Self { optimisation, threads: 0 };
+        ort.check()?;
+        Ok(ort)
+    }
+
+    /// Whether its library is there and loads.
+    ///
+    /// # Errors
+    /// As [`Ort::reference`].
+    pub fn check(&self) -> Result<(), EngineError> {
+        library::environment().map(|_| ())
     }
 
     fn builder(&self) -> Result<SessionBuilder, String> {
@@ -80,6 +91,10 @@ impl Engine for Ort {
             Optimisation::Basic => "ort (basic optimisation)".into(),
             Optimisation::All => "ort (all optimisations)".into(),
         }
+    }
+
+    fn version(&self) -> String {
+        library::version()
     }
 
     fn compile(&self, model: &Model) -> Result<Box<dyn Session>, EngineError> {

@@ -1,0 +1,86 @@
+//! Engines that run inside a porter process: in this one, or in one of their own (`porter worker`).
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use super::Options;
+use crate::engine::ort::Ort;
+use crate::engine::tract::Tract;
+use crate::engine::worker::{Limits, Start, Worker};
+use crate::engine::{Engine, EngineError};
+
+/// An engine of porter's own, said so that another porter process can make it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Local {
+    /// tract.
+    Tract,
+    /// ONNX Runtime.
+    Ort(Ort),
+}
+
+impl Local {
+    /// The engine in this process.
+    ///
+    /// # Errors
+    /// Its library is not there.
+    pub fn here(&self) -> Result<Box<dyn Engine>, EngineError> {
+        Ok(match self {
+            Local::Tract => Box::new(Tract),
+            Local::Ort(ort) => {
+                ort.check()?;
+                Box::new(ort.clone())
+            }
+        })
+    }
+
+    /// The engine in a porter process of its own.
+    ///
+    /// # Errors
+    /// As [`Local::here`], or no porter command is at hand to run it in.
+    pub fn apart(&self, options: &Options) -> Result<Box<dyn Engine>, EngineError> {
+        let label = self.name();
+        let absent = |problem: &str, fix: &str| EngineError::Absent {
+            engine: label.clone(),
+            problem: problem.into(),
+            fix: fix.into(),
+        };
+        let program = options.program.clone().or_else(own_program).ok_or_else(|| {
+            absent(
+                "it runs in a process of its own, and the porter command is not beside this program",
+                "Set Options::program to the porter command, or Options::isolate to false",
+            )
+        })?;
+        let engine = serde_json::to_string(self).map_err(|error| absent(&error.to_string(), ""))?;
+        let arguments = ["worker", "--engine", &engine].map(String::from).to_vec();
+        Ok(Box::new(Worker::start(&label, Start::Program(program, arguments), limits(options))?))
+    }
+
+    fn name(&self) -> String {
+        match self {
+            Local::Tract => Tract.name(),
+            Local::Ort(ort) => ort.name(),
+        }
+    }
+}
+
+/// What workers are held to.
+pub(super) fn limits(options: &Options) -> Limits {
+    Limits { time: options.time_limit, memory: options.memory_limit, ..Limits::default() }
+}
+
+/// The porter command: this program, or one beside it (programs that Cargo builds for tests lie a folder deeper).
+fn own_program() -> Option<PathBuf> {
+    let this = std::env::current_exe().ok()?;
+    let name = format!("porter{}", std::env::consts::EXE_SUFFIX);
+    if this.file_name().is_some_and(|file| file == name.as_str()) {
+        return Some(this);
+    }
+    let folder = this.parent()?;
+    let mut places = vec![folder.join(&name)];
+    if folder.ends_with("deps") {
+        places.insert(0, folder.parent()?.join(&name));
+    }
+    places.into_iter().find(|place| place.is_file())
+}

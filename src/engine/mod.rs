@@ -10,8 +10,8 @@
 //! - [`worker`]: any program that speaks the worker protocol, in a process of its own.
 //! - [`emulate`]: either of them, computing as if in bfloat16 or float16.
 //!
-//! What to feed a model that nobody gave inputs for is in [`samples`]; that two models are the same is shown by
-//! [`prove`]; what rounding alone does to a model is measured by [`noise`].
+//! What to feed a model that nobody gave inputs for is in [`samples`]; what rounding alone does to a model is measured
+//! by [`noise`].
 
 pub mod double;
 pub mod emulate;
@@ -19,7 +19,6 @@ mod error;
 pub mod noise;
 pub mod ort;
 mod picture;
-pub mod prove;
 mod quiet;
 pub(crate) mod random;
 pub mod samples;

@@ -6,6 +6,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 
 use super::apply::Applied;
 use super::rule::Keeps;
+use crate::compare::{Mismatch, metrics};
 use crate::engine::{Engine, EngineError, Tensors};
 use crate::graph::{AttributeValue, Dim, Graph, Model};
 use crate::onnx::{DType, Tensor};
@@ -17,7 +18,7 @@ pub struct Proof {
     pub max_abs: f64,
     /// The largest absolute difference, relative to the largest value where that is above 1.
     pub relative: f64,
-    /// The cosine between all outputs before and after; 1 where both are zero.
+    /// The worst cosine between an output before and after; 1 where both are zero.
     pub cosine: f64,
     /// How many values were compared.
     pub compared: usize,
@@ -44,8 +45,10 @@ pub enum ProofError {
     Untyped { name: String, dtype: String },
     #[error("the graph {side} does not run: {error}")]
     Run { side: &'static str, error: EngineError },
-    #[error("output {name} is {before} before and {after} after")]
-    Shape { name: String, before: String, after: String },
+    #[error("output {name}: {problem}")]
+    Output { name: String, problem: Mismatch },
+    #[error("there are {before} outputs before and {after} after")]
+    Count { before: usize, after: usize },
     #[error("the pieces were not recorded")]
     NotRecorded,
 }
@@ -87,38 +90,24 @@ pub fn compare(before: &Model, after: &Model, engine: &dyn Engine) -> Result<Pro
     };
     let second = run(after, &inputs, "after")?;
     let mut proof = Proof { max_abs: 0.0, relative: 0.0, cosine: 1.0, compared: 0 };
-    let (mut dot, mut left, mut right) = (0.0f64, 0.0f64, 0.0f64);
-    for ((name, a), (_, b)) in first.iter().zip(second.iter()) {
-        if a.dims() != b.dims() || a.dtype() != b.dtype() {
-            let show = |tensor: &Tensor| format!("{}{:?}", tensor.dtype().name(), tensor.dims());
-            return Err(ProofError::Shape { name: name.clone(), before: show(a), after: show(b) });
+    if first.len() != second.len() {
+        return Err(ProofError::Count { before: first.len(), after: second.len() });
+    }
+    for ((name, before), after) in first.iter().zip(second.values()) {
+        let (reference, other) = (before.dtype(), after.dtype());
+        if reference != other {
+            return Err(ProofError::Output { name: name.clone(), problem: Mismatch::Type { reference, other } });
         }
-        proof.compared += a.len();
-        if a.len() > 1 << 14
-            && let (Ok(a), Ok(b)) = (a.to_bytes(), b.to_bytes())
-            && a == b
-        {
-            // Equal to the bit: only the sums are left, and they are equal too.
+        let found = metrics(before, after).map_err(|problem| ProofError::Output { name: name.clone(), problem })?;
+        proof.compared += before.len();
+        if found.equal {
             continue;
         }
-        let (Ok(a), Ok(b)) = (a.to_f64s(), b.to_f64s()) else { continue };
-        let scale = a.iter().filter(|value| value.is_finite()).fold(1.0f64, |scale, value| scale.max(value.abs()));
-        for (x, y) in a.iter().zip(&b) {
-            let difference = if x == y || (x.is_nan() && y.is_nan()) { 0.0 } else { (x - y).abs() };
-            let difference = if difference.is_nan() { f64::INFINITY } else { difference };
-            proof.max_abs = proof.max_abs.max(difference);
-            proof.relative = proof.relative.max(difference / scale);
-            if x.is_finite() && y.is_finite() {
-                dot += x * y;
-                left += x * x;
-                right += y * y;
-            }
-        }
-    }
-    if left > 0.0 && right > 0.0 {
-        proof.cosine = dot / (left.sqrt() * right.sqrt());
-    } else if left != right {
-        proof.cosine = 0.0;
+        // NaN on one side alone is no small difference.
+        let largest = if found.non_finite_apart > 0 { f64::INFINITY } else { found.max_abs };
+        proof.max_abs = proof.max_abs.max(largest);
+        proof.relative = proof.relative.max(largest / found.scale.max(1.0));
+        proof.cosine = proof.cosine.min(found.cosine);
     }
     Ok(proof)
 }
@@ -204,4 +193,42 @@ fn fingerprint(graph: &Graph) -> u64 {
     }
     graph.outputs.iter().for_each(|id| place(*id, &mut hasher));
     hasher.finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::tract::Tract;
+    use crate::graph::Node;
+    use crate::graph::builder::Build;
+
+    fn slices(slices: &[[i64; 2]]) -> Model {
+        let mut build = Build::new();
+        let x = build.input("x", DType::Float, &[2, 6]);
+        let axes = build.ints("axes", &[1]);
+        let mut outputs = Vec::new();
+        for (i, [begin, end]) in slices.iter().enumerate() {
+            let begin = build.ints(&format!("begin{i}"), &[*begin]);
+            let end = build.ints(&format!("end{i}"), &[*end]);
+            outputs.push(build.op("Slice", &format!("slice{i}"), &[x, begin, end, axes]));
+        }
+        build.finish(&outputs)
+    }
+
+    #[test]
+    fn a_true_rewrite_is_proved_and_a_wrong_one_is_not() {
+        let mut build = Build::new();
+        let x = build.input("x", DType::Float, &[2, 6]);
+        let sizes = build.ints("sizes", &[2, 4]);
+        let (a, b) = (build.graph.add_value("a"), build.graph.add_value("b"));
+        build.graph.add_node(Node::new("Split", [x, sizes], [a, b]).with("axis", 1));
+        let before = build.finish(&[a, b]);
+        let proof = compare(&before, &slices(&[[0, 2], [2, 6]]), &Tract).unwrap();
+        assert!(proof.is_within(&Keeps::Values) && proof.cosine == 1.0 && proof.compared == 12);
+        let told = |after: &Model| compare(&before, after, &Tract).unwrap_err().to_string();
+        assert_eq!(told(&slices(&[[0, 2], [2, 5]])), "output b: the sizes are [2, 3], not [2, 4]");
+        assert_eq!(told(&slices(&[[0, 2]])), "there are 2 outputs before and 1 after");
+        let proof = compare(&before, &slices(&[[1, 3], [2, 6]]), &Tract).unwrap();
+        assert!(!proof.is_within(&Keeps::Within(0.01)) && proof.max_abs > 0.01);
+    }
 }

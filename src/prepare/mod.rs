@@ -9,7 +9,6 @@
 
 pub mod check;
 mod pipeline;
-mod postprocess;
 pub mod report;
 mod script;
 

@@ -2,13 +2,14 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use super::{Options, PrepareError, Prepared, postprocess, script};
+use super::{Options, PrepareError, Prepared, script};
 use crate::bundle::TextFile;
 use crate::bundle::manifest::{self, Manifest, TensorType};
 use crate::engine::tract::Tract;
 use crate::graph::{Graph, Model, Node, NodeId, ValueId, flops, fold, freeze, inline, shapes};
 use crate::onnx::DType;
 use crate::partition::{self, Device, Plan};
+use crate::postprocess;
 use crate::rewrite::{self, Rule, RuleSet};
 use crate::target::{self, Answer, Cost, Head, QuirkHit, Target};
 

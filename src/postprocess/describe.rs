@@ -19,13 +19,14 @@ use crate::target::{Assignment, Facts};
 /// The most different strides that a row of stride constants may have to be believed.
 const MAX_LEVELS: usize = 8;
 
-/// What `outputs` of a graph mean. `final_answer` says that they are the model's own, selection included.
+/// What `outputs` of a graph mean. `final_answer` says that they are the model's own, selection included; predictions
+/// that the graph shows to be raw are taken for that all the same.
 pub fn describe(graph: &Graph, facts: &Facts, outputs: &[ValueId], final_answer: bool) -> Option<Postprocess> {
     let task = facts.task.clone();
     let classes = (!facts.names.is_empty()).then_some(facts.names.len() as u64);
     let names = facts.names.iter().map(|(number, name)| (number.to_string(), name.clone())).collect();
     let raw = outputs.iter().find_map(|&value| Raw::of(graph, value));
-    if let Some(raw) = raw.filter(|_| !final_answer) {
+    if let Some(raw) = raw.filter(|raw| !final_answer || raw.boxes.is_some()) {
         let step = match facts.assignment {
             Some(Assignment::OneToOne) => "top-k",
             _ => "nms",

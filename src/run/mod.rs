@@ -1,0 +1,32 @@
+//! Running a model or a bundle on the user's inputs: its parts one after the other, each on its own engine.
+//!
+//! A [`Program`] is what is to be run, opened from a file or a folder. Compiled, it is a [`Line`] of sessions, through
+//! which tensors pass by reference; what no later part reads is let go. [`pipeline`] feeds one or several lines with
+//! every run of a [`Plan`](crate::inputs::Plan): while a part works on one batch, the part before it works on the next.
+
+mod line;
+mod outputs;
+mod pipeline;
+mod program;
+
+use crate::engine::EngineError;
+use crate::inputs::InputError;
+
+pub use line::Line;
+pub use outputs::{Gathered, batch_element};
+pub use pipeline::{Done, pipeline};
+pub use program::{Piece, Program, ProgramError};
+
+/// A run that failed.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs)] // each is said by its source
+pub enum RunError {
+    #[error(transparent)]
+    Input(#[from] InputError),
+    #[error("part '{part}': {source}")]
+    Part { part: String, source: EngineError },
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    #[error("part '{part}' ended early: its thread did not come back")]
+    Crashed { part: String },
+}

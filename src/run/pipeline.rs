@@ -1,0 +1,136 @@
+//! Many runs at once: a thread loads, a thread a part computes, and each hands over to the next.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::time::Duration;
+
+use super::line::in_order;
+use super::{Line, RunError};
+use crate::engine::Tensors;
+use crate::inputs::Feed;
+
+/// Runs that wait between two parts: enough that neither waits for the other, few enough to hold in memory.
+const WAITING: usize = 1;
+
+/// A run that is done.
+pub struct Done {
+    /// Its number.
+    pub run: usize,
+    /// What went in; its tensors are gone.
+    pub feed: Feed,
+    /// What came out.
+    pub outputs: Tensors,
+    /// What each part took.
+    pub took: Vec<Duration>,
+}
+
+/// A run on its way.
+struct Going {
+    run: usize,
+    feed: Feed,
+    known: Tensors,
+    took: Vec<Duration>,
+}
+
+/// Passes runs 0 to `runs` through the lines, each line one at a time a part, and hands the results to `take` in order.
+/// `load` makes the tensors of a run, in a thread beside.
+///
+/// # Errors
+/// The first that `load`, a part or `take` gives; what is on its way is given up then.
+pub fn pipeline<E: From<RunError> + Send>(
+    lines: &mut [Line],
+    runs: usize,
+    load: impl Fn(usize) -> Result<Feed, RunError> + Sync,
+    mut take: impl FnMut(Done) -> Result<(), E>,
+) -> Result<(), E> {
+    let (next, stop) = (AtomicUsize::new(0), AtomicBool::new(false));
+    let outputs: Vec<String> = lines.first().map(|line| line.outputs.clone()).unwrap_or_default();
+    let parts: Vec<String> = lines.iter().flat_map(|line| line.stages.iter().map(|stage| stage.name.clone())).collect();
+    std::thread::scope(|scope| {
+        let (results, collected) = sync_channel::<Result<Going, RunError>>(lines.len().max(1));
+        for line in lines.iter_mut() {
+            let (feeds, mut from) = sync_channel(WAITING);
+            let (next, stop, load) = (&next, &stop, &load);
+            scope.spawn(move || feed(runs, next, stop, load, &feeds));
+            for stage in &mut line.stages {
+                let (to, following) = sync_channel(WAITING);
+                let mine = std::mem::replace(&mut from, following);
+                scope.spawn(move || {
+                    for going in mine {
+                        let done = going.and_then(|mut going: Going| {
+                            going.took.push(stage.run(&mut going.known)?);
+                            Ok(going)
+                        });
+                        if to.send(done).is_err() {
+                            return; // given up
+                        }
+                    }
+                });
+            }
+            let results = results.clone();
+            scope.spawn(move || forward(from, &results));
+        }
+        drop(results);
+        let outcome = collect(collected, runs, &outputs, &mut take);
+        stop.store(true, Ordering::Relaxed);
+        match outcome {
+            Ok(true) => Ok(()),
+            // Every thread is gone and not every run came back.
+            Ok(false) => Err(RunError::Crashed { part: parts.first().cloned().unwrap_or_default() }.into()),
+            Err(error) => Err(error),
+        }
+    })
+}
+
+/// Loads runs for one line until there are no more.
+fn feed(
+    runs: usize,
+    next: &AtomicUsize,
+    stop: &AtomicBool,
+    load: &(impl Fn(usize) -> Result<Feed, RunError> + Sync),
+    feeds: &SyncSender<Result<Going, RunError>>,
+) {
+    while !stop.load(Ordering::Relaxed) {
+        let run = next.fetch_add(1, Ordering::Relaxed);
+        if run >= runs {
+            return;
+        }
+        let loaded = load(run).map(|mut feed| {
+            let known = std::mem::take(&mut feed.tensors);
+            Going { run, feed, known, took: Vec::new() }
+        });
+        let failed = loaded.is_err();
+        if feeds.send(loaded).is_err() || failed {
+            return;
+        }
+    }
+}
+
+fn forward(from: Receiver<Result<Going, RunError>>, results: &SyncSender<Result<Going, RunError>>) {
+    for going in from {
+        if results.send(going).is_err() {
+            return;
+        }
+    }
+}
+
+/// Puts results in order and hands them on; says whether every run came back.
+fn collect<E: From<RunError>>(
+    results: Receiver<Result<Going, RunError>>,
+    runs: usize,
+    outputs: &[String],
+    take: &mut impl FnMut(Done) -> Result<(), E>,
+) -> Result<bool, E> {
+    let mut early: BTreeMap<usize, Going> = BTreeMap::new();
+    let mut wanted = 0;
+    for going in results {
+        let going = going?;
+        early.insert(going.run, going);
+        while let Some(Going { run, feed, known, took }) = early.remove(&wanted) {
+            take(Done { run, feed, outputs: in_order(known, outputs), took })?;
+            wanted += 1;
+        }
+    }
+    Ok(wanted == runs)
+}

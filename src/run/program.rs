@@ -1,0 +1,134 @@
+//! What is to be run: a model, or the parts of a bundle.
+
+use std::path::Path;
+
+use crate::bundle::manifest::TensorType;
+use crate::bundle::{self, BundleError};
+use crate::graph::freeze::{self, Freeze};
+use crate::graph::{Dim, GraphError, Model, shapes};
+use crate::inputs::Wanted;
+use crate::onnx::OnnxError;
+use crate::onnx::proto::StringStringEntryProto;
+use crate::postprocess::{Head, describe};
+use crate::target::Facts;
+
+/// A part of what is to be run.
+#[derive(Clone, Debug)]
+pub struct Piece {
+    /// Its name; empty for a model that is not in parts.
+    pub name: String,
+    /// Where it is to run: a target's name, or `cpu`; empty for a model that is not in parts.
+    pub device: String,
+    /// What it computes.
+    pub model: Model,
+}
+
+/// A model or a bundle, opened.
+#[derive(Clone, Debug)]
+pub struct Program {
+    /// The parts, in the order they run.
+    pub pieces: Vec<Piece>,
+    /// What it takes.
+    pub wanted: Wanted,
+    /// What it gives.
+    pub outputs: Vec<TensorType>,
+    /// What is known of the model.
+    pub facts: Facts,
+    /// How its outputs are read as an answer; none where nothing is known of them.
+    pub head: Option<Head>,
+    /// The target and the kind of device that a bundle was made for.
+    pub target: Option<(String, Option<String>)>,
+}
+
+/// What cannot be opened to be run.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs)] // each message says it
+pub enum ProgramError {
+    #[error(transparent)]
+    Model(#[from] OnnxError),
+    #[error(transparent)]
+    Bundle(#[from] BundleError),
+    #[error("{place}: {source}")]
+    Graph { place: String, source: GraphError },
+    #[error("{place}: its sizes were fixed when it was prepared; prepare it again with --shape or --batch")]
+    Frozen { place: String },
+}
+
+impl Program {
+    /// Opens a model file or a bundle's folder. Sizes can be frozen of a model only.
+    ///
+    /// # Errors
+    /// Nothing that can be read is there, or sizes that the model does not take.
+    pub fn open(path: &Path, sizes: &Freeze) -> Result<Self, ProgramError> {
+        if path.is_dir() {
+            return Self::open_bundle(path, sizes);
+        }
+        let mut model = crate::load(path)?;
+        freeze::freeze(&mut model, sizes).map_err(|source| ProgramError::Graph { place: said(path), source })?;
+        Ok(Self::of(model))
+    }
+
+    /// A model, not in parts.
+    pub fn of(model: Model) -> Self {
+        let facts = Facts::of(&model);
+        let wanted = Wanted::by(&model);
+        // Types are inferred in a copy: the model is run as its file has it.
+        let mut known = model.clone();
+        let _ = shapes::infer(&mut known); // where it fails, the engine says what is wrong
+        let interface: Vec<TensorType> =
+            known.graph.outputs.iter().map(|&id| TensorType::of(known.graph.value(id))).collect();
+        let finished = facts.end2end != Some(false);
+        let post = describe(&known.graph, &facts, &known.graph.outputs, finished);
+        let head = post.and_then(|post| Head::of(&post, &facts, &interface)).filter(|head| head.reads(&interface));
+        let piece = Piece { name: String::new(), device: String::new(), model };
+        Self { pieces: vec![piece], wanted, outputs: interface, facts, head, target: None }
+    }
+
+    fn open_bundle(folder: &Path, sizes: &Freeze) -> Result<Self, ProgramError> {
+        let manifest = bundle::read(folder)?;
+        if *sizes != Freeze::default() {
+            return Err(ProgramError::Frozen { place: said(folder) });
+        }
+        let mut pieces = Vec::with_capacity(manifest.parts.len());
+        for part in &manifest.parts {
+            let model = crate::load(&folder.join(&part.file))?;
+            pieces.push(Piece { name: part.name.clone(), device: part.device.clone(), model });
+        }
+        let mut origin = pieces.first().map(|piece| piece.model.clone()).unwrap_or_default();
+        let property = |(key, value): (&String, &String)| StringStringEntryProto::new(key, value.clone());
+        origin.metadata = manifest.model.metadata.iter().map(property).collect();
+        let facts = Facts::of(&origin);
+        let head = manifest.postprocess.as_ref().and_then(|post| Head::of(post, &facts, &manifest.outputs));
+        Ok(Self {
+            pieces,
+            wanted: Wanted::listed(&manifest.inputs, facts.clone()),
+            head: head.filter(|head| head.reads(&manifest.outputs)),
+            outputs: manifest.outputs,
+            facts,
+            target: Some((manifest.target, manifest.device)),
+        })
+    }
+
+    /// The models of its parts.
+    pub fn models(&self) -> Vec<Model> {
+        self.pieces.iter().map(|piece| piece.model.clone()).collect() // weights are shared
+    }
+
+    /// The batch that the model fixes, if it fixes one.
+    pub fn batch(&self) -> Option<i64> {
+        let picture = self.wanted.picture().and_then(|input| self.wanted.slot(&input.name));
+        let slot =
+            picture.or_else(|| self.wanted.slots.iter().find(|slot| slot.dims.as_ref().is_some_and(|d| !d.is_empty())));
+        slot?.dims.as_ref()?.first().and_then(Dim::fixed)
+    }
+
+    /// The name of a class: the model's own, or its number.
+    pub fn class_name(&self, class: usize) -> String {
+        let known = i64::try_from(class).ok().and_then(|class| self.facts.names.get(&class));
+        known.cloned().unwrap_or_else(|| format!("class {class}"))
+    }
+}
+
+fn said(path: &Path) -> String {
+    path.display().to_string()
+}

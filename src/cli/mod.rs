@@ -16,6 +16,7 @@ mod lower;
 mod prepare;
 mod progress;
 mod rules;
+mod run;
 mod screen;
 mod sizes;
 mod strip;
@@ -43,6 +44,7 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     Prepare(Box<prepare::Args>),
+    Run(Box<run::Args>),
     Inspect(inspect::Args),
     Strip(strip::Args),
     Hydrate(hydrate::Args),
@@ -56,6 +58,7 @@ enum Command {
 pub fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
         Command::Prepare(args) => prepare::run(*args),
+        Command::Run(args) => run::run(*args),
         Command::Inspect(args) => inspect::run(args),
         Command::Strip(args) => strip::run(args),
         Command::Hydrate(args) => hydrate::run(args),

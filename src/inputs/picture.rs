@@ -178,6 +178,13 @@ impl PictureInput {
         }
     }
 
+    /// Width and height of a tensor for this input.
+    pub fn size_of(&self, tensor: &Tensor) -> Option<[usize; 2]> {
+        let &[_, a, b, c] = tensor.dims() else { return None };
+        let [width, height] = if self.channels_last { [b, a] } else { [c, b] };
+        Some([usize::try_from(width).ok()?, usize::try_from(height).ok()?])
+    }
+
     /// A picture of one batch element of a tensor, for inputs that came as numbers.
     pub fn picture_of(&self, tensor: &Tensor, element: usize) -> Option<RgbImage> {
         let &[_, a, b, c] = tensor.dims() else { return None };

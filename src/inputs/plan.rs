@@ -32,6 +32,10 @@ pub struct Feed {
     pub frames: Vec<Frame>,
     /// Batch elements, the filling included; 0 where the tensors share no batch.
     pub batch: usize,
+    /// Width and height of the input that is a picture; 0 where none is.
+    pub picture_size: [usize; 2],
+    /// Inputs from files that hold NaN, as messages.
+    pub warnings: Vec<String>,
 }
 
 /// One batch element: what it is, and how to get from the tensor's pixels to its own.
@@ -113,6 +117,23 @@ impl Plan {
     /// How many runs there are.
     pub fn runs(&self) -> usize {
         self.runs
+    }
+
+    /// How many pictures, or other batch elements, go in altogether.
+    pub fn pictures(&self) -> usize {
+        match (self.pictures.values().next(), self.split) {
+            (Some((_, files)), _) => files.len(),
+            (None, Some((elements, _))) => elements,
+            (None, None) => {
+                let given = self.shown.as_ref().and_then(|shown| self.arrays.get(&shown.name)?.first());
+                let batch = given.and_then(|array| usize::try_from(*array.entry.dims.first()?).ok());
+                let fixed = self.shown.as_ref().and_then(|shown| {
+                    let slot = self.slots.iter().find(|slot| slot.name == shown.name)?;
+                    slot.batch().and_then(|batch| usize::try_from(batch).ok())
+                });
+                batch.or(fixed).unwrap_or(self.batch) * self.runs
+            }
+        }
     }
 
     /// Whether every input is made up.
@@ -312,6 +333,7 @@ impl Plan {
     pub fn load(&self, run: usize, models: &[Model], keep: bool) -> Result<Feed, InputError> {
         let mut tensors = Tensors::new();
         let mut frames: Vec<Frame> = Vec::new();
+        let mut warnings = Vec::new();
         let mut files: HashMap<&Path, Tensors> = HashMap::new();
         for (name, arrays) in &self.arrays {
             let array = &arrays[run.min(arrays.len() - 1)];
@@ -327,6 +349,9 @@ impl Plan {
                 }
                 _ => tensor,
             };
+            if holds_nan(&tensor) {
+                warnings.push(format!("input '{name}' from {} holds NaN", array.said()));
+            }
             tensors.insert(name.clone(), tensor.renamed(name));
         }
         for (name, (input, all)) in &self.pictures {
@@ -359,10 +384,12 @@ impl Plan {
         self.make_up(&mut tensors, models)?;
         tensors.sort_by_cached_key(|name, _| self.slots.iter().position(|slot| slot.name == *name));
         let batch = self.batch_of(&tensors);
+        let pictured = self.pictures.values().next().map(|(input, _)| input).or(self.shown.as_ref());
+        let picture_size = pictured.and_then(|input| input.size_of(tensors.get(&input.name)?)).unwrap_or_default();
         if frames.is_empty() {
-            frames = self.frames(run, &tensors, batch.max(1), keep);
+            frames = self.frames(run, &tensors, batch.max(1), picture_size, keep);
         }
-        Ok(Feed { tensors, frames, batch })
+        Ok(Feed { tensors, frames, batch, picture_size, warnings })
     }
 
     /// What nobody gave, where that is wanted.
@@ -398,7 +425,7 @@ impl Plan {
     }
 
     /// The batch elements of a run that was given as numbers, or made up.
-    fn frames(&self, run: usize, tensors: &Tensors, batch: usize, keep: bool) -> Vec<Frame> {
+    fn frames(&self, run: usize, tensors: &Tensors, batch: usize, picture_size: [usize; 2], keep: bool) -> Vec<Frame> {
         let real = match self.split {
             Some((elements, batch)) => batch.min(elements - run * batch),
             None => batch,
@@ -413,15 +440,16 @@ impl Plan {
         let image = self.shown.as_ref().and_then(|shown| Some((shown, tensors.get(&shown.name)?)));
         let frame = |element: usize| {
             let picture = image.filter(|_| keep).and_then(|(shown, tensor)| shown.picture_of(tensor, element));
-            let size = image.and_then(|(shown, tensor)| {
-                let dims = tensor.dims();
-                let (height, width) = if shown.channels_last { (1, 2) } else { (2, 3) };
-                Some(Fit::identity(u32::try_from(*dims.get(width)?).ok()?, u32::try_from(*dims.get(height)?).ok()?))
-            });
-            Frame { name: name(element), fit: size, picture }
+            let [width, height] = picture_size.map(|side| side as u32);
+            let fit = (width > 0).then(|| Fit::identity(width, height));
+            Frame { name: name(element), fit, picture }
         };
         (0..real).map(frame).collect()
     }
+}
+
+fn holds_nan(tensor: &Tensor) -> bool {
+    tensor.dtype().is_float() && tensor.to_f32s().is_ok_and(|values| values.iter().any(|value| value.is_nan()))
 }
 
 fn accepts(dim: &Dim, size: i64) -> bool {

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
-use super::{Piece, Program, RunError};
+use super::{Program, RunError};
 use crate::engine::{Engine, EngineError, Placement, Session, Tensors};
 
 /// One part, compiled.
@@ -36,11 +36,11 @@ pub struct Line {
 }
 
 impl Line {
-    /// Compiles a program; `engine` says what each part runs on.
+    /// Compiles a program; `engine` gives the one that a part, by its number, runs on.
     ///
     /// # Errors
     /// An engine that does not take its part.
-    pub fn compile<'a>(program: &Program, engine: impl Fn(&Piece) -> &'a dyn Engine) -> Result<Self, RunError> {
+    pub fn compile<'a>(program: &Program, engine: impl Fn(usize) -> &'a dyn Engine) -> Result<Self, RunError> {
         let outputs: Vec<String> = program.outputs.iter().map(|output| output.name.clone()).collect();
         let mut needed: HashSet<String> = outputs.iter().cloned().collect();
         let mut later = Vec::with_capacity(program.pieces.len());
@@ -51,9 +51,9 @@ impl Line {
         }
         later.reverse();
         let mut line = Self { stages: Vec::new(), outputs, compiled: Vec::new() };
-        for (piece, needed) in program.pieces.iter().zip(later) {
+        for (index, (piece, needed)) in program.pieces.iter().zip(later).enumerate() {
             let start = Instant::now();
-            let session = engine(piece).compile(&piece.model).map_err(|source| named(&piece.name, source))?;
+            let session = engine(index).compile(&piece.model).map_err(|source| named(&piece.name, source))?;
             line.compiled.push(start.elapsed());
             line.stages.push(Stage { name: piece.name.clone(), session, needed });
         }

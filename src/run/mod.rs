@@ -4,6 +4,8 @@
 //! which tensors pass by reference; what no later part reads is let go. [`pipeline`] feeds one or several lines with
 //! every run of a [`Plan`](crate::inputs::Plan): while a part works on one batch, the part before it works on the next.
 
+mod answers;
+mod crew;
 mod line;
 mod outputs;
 mod pipeline;
@@ -11,7 +13,10 @@ mod program;
 
 use crate::engine::EngineError;
 use crate::inputs::InputError;
+use crate::postprocess::DecodeError;
 
+pub use answers::{Answers, Found, FoundIn, read_answers};
+pub use crew::{Choice, Crew};
 pub use line::Line;
 pub use outputs::{Gathered, batch_element};
 pub use pipeline::{Done, pipeline};
@@ -27,6 +32,8 @@ pub enum RunError {
     Part { part: String, source: EngineError },
     #[error(transparent)]
     Engine(#[from] EngineError),
+    #[error(transparent)]
+    Decode(#[from] DecodeError),
     #[error("part '{part}' ended early: its thread did not come back")]
     Crashed { part: String },
 }

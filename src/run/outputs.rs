@@ -90,7 +90,13 @@ mod tests {
         let tensor = Tensor::from_f32("y", &[2, 1], values);
         Done {
             run,
-            feed: Feed { tensors: Tensors::new(), frames: vec![frame; real], batch: 2 },
+            feed: Feed {
+                tensors: Tensors::new(),
+                frames: vec![frame; real],
+                batch: 2,
+                picture_size: [0, 0],
+                warnings: Vec::new(),
+            },
             outputs: Tensors::from_iter([("y".to_string(), tensor)]),
             took: Vec::new(),
         }

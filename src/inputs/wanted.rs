@@ -51,6 +51,12 @@ impl Wanted {
         Self { slots: model.graph.inputs.iter().map(slot).collect(), facts: Facts::of(model) }
     }
 
+    /// The same, with pictures of this height and width where the model leaves both free.
+    pub fn with_sides(mut self, sides: Option<[i64; 2]>) -> Self {
+        self.facts.imgsz = self.facts.imgsz.or(sides);
+        self
+    }
+
     /// What a bundle takes: the inputs its manifest lists, with the facts of the model it was made from.
     pub fn listed(inputs: &[TensorType], facts: Facts) -> Self {
         let dim = |size: &Size| match size {

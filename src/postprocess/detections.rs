@@ -87,12 +87,15 @@ impl Head {
         }
         let wrong = || DecodeError::form(&self.tensor, tensor.dims());
         let &[first, second] = dims.as_slice() else { return Err(wrong()) };
-        let found = match self.step {
+        // A column for each anchor after all, though neither graph nor metadata told.
+        let raw = self.classes.is_some_and(|classes| first >= 4 + classes && second > first && second != 6);
+        let step = if self.step == Step::Done && raw { Step::Nms(BoxForm::Centre) } else { self.step };
+        let found = match step {
             Step::Done if second < 6 => return Err(wrong()),
             Step::Done => self.finished(&values, second, settings),
             Step::TopK(form) | Step::Nms(form) => {
                 let table = Table::new(self, values, first, second).ok_or_else(wrong)?;
-                match self.step {
+                match step {
                     Step::TopK(_) => table.top_k(self, form, settings),
                     _ => table.nms(self, form, settings),
                 }

@@ -72,6 +72,12 @@ impl Program {
     pub fn of(model: Model) -> Self {
         let facts = Facts::of(&model);
         let wanted = Wanted::by(&model);
+        let wanted = match wanted.picture() {
+            Some(input) if input.height.is_none() && !takes_any_size(&model, &wanted) => {
+                wanted.with_sides(sides(&model))
+            }
+            _ => wanted,
+        };
         // Types are inferred in a copy: the model is run as its file has it.
         let mut known = model.clone();
         let _ = shapes::infer(&mut known); // where it fails, the engine says what is wrong
@@ -109,9 +115,15 @@ impl Program {
         })
     }
 
-    /// The models of its parts.
-    pub fn models(&self) -> Vec<Model> {
-        self.pieces.iter().map(|piece| piece.model.clone()).collect() // weights are shared
+    /// The models of its parts; `made_up` gives free sizes a number at which the model can run, as inputs that are made
+    /// up should have.
+    pub fn models(&self, made_up: bool) -> Vec<Model> {
+        let mut models: Vec<Model> = self.pieces.iter().map(|piece| piece.model.clone()).collect(); // weights are shared
+        if let ([model], true) = (models.as_mut_slice(), made_up) {
+            let (sizes, _) = freeze::assumed(model);
+            let _ = freeze::freeze(model, &sizes); // a guess that does not fit is no guess
+        }
+        models
     }
 
     /// The batch that the model fixes, if it fixes one.
@@ -125,8 +137,28 @@ impl Program {
     /// The name of a class: the model's own, or its number.
     pub fn class_name(&self, class: usize) -> String {
         let known = i64::try_from(class).ok().and_then(|class| self.facts.names.get(&class));
-        known.cloned().unwrap_or_else(|| format!("class {class}"))
+        // A number is no name: exporters write one where the names were not known.
+        let named = known.filter(|name| name.parse::<f64>().is_err() && !name.is_empty());
+        named.cloned().unwrap_or_else(|| format!("class {class}"))
     }
+}
+
+/// Whether pictures of a size of their own can go in, as against those of one that the model does not say.
+fn takes_any_size(model: &Model, wanted: &Wanted) -> bool {
+    let Some(input) = wanted.picture() else { return true };
+    let (width, height) = input.size_for(160, 96);
+    let (channels, width, height) = (input.channels as i64, width as i64, height as i64);
+    let shape = if input.channels_last { [1, height, width, channels] } else { [1, channels, height, width] };
+    let mut trial = model.clone();
+    let sizes = Freeze { shapes: vec![(input.name, shape.to_vec())], batch: None };
+    freeze::freeze(&mut trial, &sizes).is_ok() && shapes::infer(&mut trial).is_ok()
+}
+
+/// Height and width of the first picture size at which the model can run.
+fn sides(model: &Model) -> Option<[i64; 2]> {
+    let mut trial = model.clone();
+    freeze::freeze(&mut trial, &freeze::assumed(model).0).ok()?;
+    Facts::of(&trial).imgsz
 }
 
 fn said(path: &Path) -> String {

@@ -135,7 +135,7 @@ pub fn run(args: Args) -> Outcome {
 
     progress.step("running");
     let settings = args.settings();
-    let (models, keep) = (program.models(), drawing.is_some());
+    let (models, keep) = (program.models(plan.is_made_up()), drawing.is_some());
     let masks = keep || args.json || outputs.iter().any(Output::is_json);
     let mut story = Story::new(&args.model, &program, &crew, compiled, jobs);
     let mut gathered = Gathered::default();

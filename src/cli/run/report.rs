@@ -254,7 +254,7 @@ fn row(one: &Found, wide: usize) -> String {
             "    {:<wide$}  {:.3}   {x:6.1} {y:6.1}   {w:6.1} x {h:<6.1} {:5.1} degrees",
             one.name,
             found.score,
-            oriented.angle.to_degrees()
+            oriented.angle.to_degrees().rem_euclid(180.0)
         );
     }
     let seen = found.keypoints.iter().filter(|point| point.visible.is_none_or(|visible| visible >= 0.5)).count();

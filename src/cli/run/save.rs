@@ -9,7 +9,7 @@ use crate::cli::Failure;
 use crate::draw::{self, Thing};
 use crate::engine::Tensors;
 use crate::inputs::{self, Form, Plan};
-use crate::run::{Answers, FoundIn, Program};
+use crate::run::{Answers, Found, FoundIn, Program};
 
 /// A file to be written.
 pub struct Output {
@@ -89,10 +89,10 @@ impl Drawing {
         let Some(mut picture) = found.frame.picture.clone() else { return Ok(()) };
         match &found.answers {
             Answers::Things(list) => {
-                let thing = |one| {
-                    let crate::run::Found { detection, name, mask } = one;
+                fn thing(one: &Found) -> Thing<'_> {
+                    let Found { detection, name, mask } = one;
                     Thing { detection, label: format!("{name} {:.2}", detection.score), mask: mask.as_ref() }
-                };
+                }
                 draw::things(&mut picture, &list.iter().map(thing).collect::<Vec<_>>());
             }
             Answers::Classes(classes) => {

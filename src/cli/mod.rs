@@ -21,6 +21,7 @@ mod screen;
 mod sizes;
 mod strip;
 mod targets;
+mod verify;
 mod worker;
 
 use std::process::ExitCode;
@@ -52,6 +53,7 @@ enum Command {
     Rules(rules::Args),
     Targets(targets::Args),
     Worker(worker::Args),
+    Verify(Box<verify::Args>),
 }
 
 /// Runs the command that the arguments name.
@@ -66,6 +68,7 @@ pub fn main() -> ExitCode {
         Command::Rules(args) => rules::run(args),
         Command::Targets(args) => targets::run(args),
         Command::Worker(args) => worker::run(args),
+        Command::Verify(args) => verify::run(*args),
     };
     outcome.unwrap_or_else(|failure| failure.show())
 }

@@ -59,7 +59,7 @@ pub struct Args {
     json: bool,
 }
 
-fn parse_dtype(text: &str) -> Result<DType, String> {
+pub(super) fn parse_dtype(text: &str) -> Result<DType, String> {
     match DType::from_name(text) {
         Some(dtype @ (DType::Float | DType::Bfloat16 | DType::Float16)) => Ok(dtype),
         _ => Err("expected float32, bfloat16 or float16".into()),

@@ -20,7 +20,7 @@ impl Sizes {
     }
 }
 
-fn parse_shape(text: &str) -> Result<(String, Vec<i64>), String> {
+pub(super) fn parse_shape(text: &str) -> Result<(String, Vec<i64>), String> {
     let form = || "expected NAME=SIZES, such as images=1,3,640,640".to_string();
     let (name, sizes) = text.rsplit_once('=').ok_or_else(form)?;
     if name.is_empty() {

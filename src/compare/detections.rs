@@ -37,6 +37,8 @@ pub struct Agreement {
     pub lost: usize,
     /// The largest difference of a box coordinate between partners, in the tensor's unit (pixels).
     pub worst_box: f64,
+    /// The least intersection over union of partners' boxes, taken as upright; 1 where there are none.
+    pub worst_iou: f64,
     /// The largest difference of a score between partners.
     pub worst_score: f64,
     /// The largest difference of anything behind the class between partners.
@@ -86,6 +88,14 @@ impl Detections {
         0.5 * width.abs().max(height.abs()).max(2.0)
     }
 
+    /// A box's two corners; an oriented one's before it is turned.
+    fn corners(&self, row: &[f64]) -> [f64; 4] {
+        match self.columns {
+            7 => [row[0] - row[2] / 2.0, row[1] - row[3] / 2.0, row[0] + row[2] / 2.0, row[1] + row[3] / 2.0],
+            _ => [row[0], row[1], row[2], row[3]],
+        }
+    }
+
     /// Compares with another tensor, batch element by batch element. Rows within `slack` of the other side's lowest
     /// score count as at the cut-off.
     pub fn compare(&self, other: &Tensor, slack: f64) -> Option<Vec<Agreement>> {
@@ -96,7 +106,7 @@ impl Detections {
     }
 
     fn agreement(&self, ours: &[&[f64]], theirs: &[&[f64]], slack: f64) -> Agreement {
-        let mut found = Agreement { count: ours.len(), ..Default::default() };
+        let mut found = Agreement { count: ours.len(), worst_iou: 1.0, ..Default::default() };
         let distance = |a: &[f64], b: &[f64]| largest(&a[..SCORE], &b[..SCORE]);
         let mut pairs: Vec<(f64, usize, usize)> = Vec::new();
         for (i, a) in ours.iter().enumerate() {
@@ -116,6 +126,7 @@ impl Detections {
             }
             (taken[i], given[j]) = (true, true);
             found.boxes.push(apart);
+            found.worst_iou = found.worst_iou.min(iou(self.corners(ours[i]), self.corners(theirs[j])));
             found.scores.push((ours[i][SCORE] - theirs[j][SCORE]).abs());
             found.rest.push(largest(&ours[i][CLASS + 1..], &theirs[j][CLASS + 1..]));
         }
@@ -137,6 +148,14 @@ impl Detections {
         found.worst_rest = last(&found.rest);
         found
     }
+}
+
+/// Intersection over union; boxes without area that are the same agree.
+fn iou(a: [f64; 4], b: [f64; 4]) -> f64 {
+    let area = |x: [f64; 4]| (x[2] - x[0]).max(0.0) * (x[3] - x[1]).max(0.0);
+    let both = area([a[0].max(b[0]), a[1].max(b[1]), a[2].min(b[2]), a[3].min(b[3])]);
+    let any = area(a) + area(b) - both;
+    if a == b || any <= 0.0 { (a == b) as u8 as f64 } else { both / any }
 }
 
 fn largest(a: &[f64], b: &[f64]) -> f64 {

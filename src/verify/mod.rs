@@ -16,7 +16,48 @@
 //! ```
 
 pub mod blocks;
+mod html;
 mod judge;
+mod outcome;
+mod run;
 pub mod sample;
+mod story;
+mod subject;
 
+use std::path::PathBuf;
+
+pub use html::html;
 pub use judge::Judge;
+pub use outcome::{Breakage, Judged, Outcome, Sampled, Side, Verification};
+pub use run::{BATCHES, Options, Others, verify};
+pub use subject::{Parts, Subject};
+
+use crate::bundle::BundleError;
+use crate::engine::EngineError;
+use crate::graph::GraphError;
+use crate::onnx::OnnxError;
+use crate::target::TargetError;
+
+/// Something that cannot be verified.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs)] // each is said by its source
+pub enum VerifyError {
+    #[error(transparent)]
+    Onnx(#[from] OnnxError),
+    #[error(transparent)]
+    Bundle(#[from] BundleError),
+    #[error(transparent)]
+    Graph(#[from] GraphError),
+    #[error(transparent)]
+    Target(#[from] TargetError),
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    #[error("the reference cannot be had: {0}")]
+    Reference(EngineError),
+    #[error("{bundle} was made from another {made_from} than {}", file.display())]
+    Original { file: PathBuf, bundle: String, made_from: String },
+    #[error(
+        "{bundle} was made from {made_from}, which is not beside it, and its parts alone do not make a reference; give the model with --model"
+    )]
+    NoOriginal { bundle: String, made_from: String },
+}

@@ -9,6 +9,7 @@
 //! - [`double`]: tract in float64, to decide between two that differ.
 //! - [`worker`]: any program that speaks the worker protocol, in a process of its own.
 //! - [`emulate`]: either of them, computing as if in bfloat16 or float16.
+//! - [`faulty`]: either of them, with faults planted.
 //!
 //! What to feed a model that nobody gave inputs for is in [`samples`]; what rounding alone does to a model is measured
 //! by [`noise`].
@@ -16,6 +17,7 @@
 pub mod double;
 pub mod emulate;
 mod error;
+pub mod faulty;
 pub mod noise;
 pub mod ort;
 mod picture;

@@ -13,6 +13,7 @@
 
 mod error;
 mod local;
+pub mod simulate;
 mod spec;
 
 use std::path::PathBuf;
@@ -100,8 +101,32 @@ pub fn open(text: &str, targets: &TargetSet, options: &Options) -> Result<Reache
             }
         }
         Spec::Worker(command) => Ok(plain(worker("worker", &command, options)?, None)),
-        Spec::Faulty { .. } | Spec::Xla { .. } => Err(ReachError::NoEngine { target: text.into() }),
+        Spec::Faulty { faults, base } => simulated(&faults, base.as_deref(), targets, options),
+        Spec::Xla { .. } => Err(ReachError::NoEngine { target: text.into() }),
     }
+}
+
+/// Known faults, planted in ONNX Runtime with its optimisation off, or in tract where that is not there.
+fn simulated(
+    names: &[String],
+    base: Option<&str>,
+    targets: &TargetSet,
+    options: &Options,
+) -> Result<Reached, ReachError> {
+    // What is planted is played here: another process would only carry tensors to and fro.
+    let options = &Options { isolate: false, ..options.clone() };
+    let base: Box<dyn Engine> = match base {
+        Some("tract") => Box::new(Tract),
+        Some(_) => ort(Optimisation::Off, options)?,
+        None => ort(Optimisation::Off, options).unwrap_or_else(|_| Box::new(Tract)),
+    };
+    let engine = simulate::faulty(names, base.into(), targets)?;
+    Ok(Reached {
+        label: engine.name(),
+        engine: Box::new(engine),
+        simulated: true,
+        target: simulate::home(names, targets).cloned(),
+    })
 }
 
 fn ort(optimisation: Optimisation, options: &Options) -> Result<Box<dyn Engine>, ReachError> {

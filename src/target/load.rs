@@ -122,6 +122,11 @@ impl TargetSet {
         }
     }
 
+    /// Every target, the shipped ones first.
+    pub fn iter(&self) -> impl Iterator<Item = &Target> {
+        self.names().into_iter().filter_map(|name| self.get(name).ok())
+    }
+
     /// Every name, the shipped ones first.
     pub fn names(&self) -> Vec<&str> {
         let shipped = SHIPPED.iter().map(|(name, _)| *name);

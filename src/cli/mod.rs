@@ -8,7 +8,9 @@
 //! | 1 | the check failed: something is not what it should be |
 //! | 2 | bad input: arguments, a model, a rule or a target file |
 //! | 3 | the environment lacks something: an engine, a library, a disk with room |
+//! | 4 | inconclusive: a limit was reached before an answer |
 
+mod bisect;
 mod failure;
 mod hydrate;
 mod inspect;
@@ -54,6 +56,7 @@ enum Command {
     Targets(targets::Args),
     Worker(worker::Args),
     Verify(Box<verify::Args>),
+    Bisect(Box<bisect::Args>),
 }
 
 /// Runs the command that the arguments name.
@@ -69,6 +72,7 @@ pub fn main() -> ExitCode {
         Command::Targets(args) => targets::run(args),
         Command::Worker(args) => worker::run(args),
         Command::Verify(args) => verify::run(*args),
+        Command::Bisect(args) => bisect::run(*args),
     };
     outcome.unwrap_or_else(|failure| failure.show())
 }

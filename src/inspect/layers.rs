@@ -23,6 +23,24 @@ pub struct Layer {
     pub output: Option<String>,
 }
 
+/// The layer of each node, Constant nodes left out; empty for a node outside every scope.
+pub fn layer_names(graph: &Graph) -> HashMap<NodeId, String> {
+    let nodes: Vec<(NodeId, Vec<String>)> =
+        graph.nodes().filter(|(_, node)| !node.is("Constant")).map(|(id, node)| (id, scopes(node))).collect();
+    let mut tree = Tree::default();
+    nodes.iter().for_each(|(_, scopes)| tree.add(scopes));
+    nodes.iter().map(|(id, scopes)| (*id, path(&scopes[..tree.depth(scopes)]))).collect()
+}
+
+/// The path of the innermost scope around a node: `/model.10/m/m.0/attn`; empty outside every scope.
+pub fn scope_of(node: &crate::graph::Node) -> String {
+    path(&scopes(node))
+}
+
+fn path(scopes: &[String]) -> String {
+    if scopes.is_empty() { String::new() } else { format!("/{}", scopes.join("/")) }
+}
+
 /// The layers in the order in which they end. Empty where names tell none.
 pub fn layers(graph: &Graph) -> Vec<Layer> {
     let nodes: Vec<(NodeId, Vec<String>)> =
@@ -34,8 +52,7 @@ pub fn layers(graph: &Graph) -> Vec<Layer> {
     let mut layers: Vec<Layer> = Vec::new();
     let mut ends: Vec<usize> = Vec::new();
     for (index, (id, scopes)) in nodes.iter().enumerate() {
-        let path = &scopes[..tree.depth(scopes)];
-        let name = if path.is_empty() { String::new() } else { format!("/{}", path.join("/")) };
+        let name = path(&scopes[..tree.depth(scopes)]);
         let place = *places.entry(name.clone()).or_insert_with(|| {
             layers.push(Layer { name, nodes: 0, parameters: 0, flops: 0.0, output: None });
             ends.push(index);

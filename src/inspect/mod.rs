@@ -11,7 +11,7 @@ use serde::Serialize;
 use crate::graph::{Graph, GraphError, Model, ValueId, flops, inline, shapes};
 use crate::onnx::{DType, Payload};
 
-pub use layers::Layer;
+pub use layers::{Layer, layer_names, scope_of};
 
 /// What is to be told of a model.
 #[derive(Clone, Debug, Serialize)]

@@ -1,0 +1,208 @@
+//! Judging what a probe gave: first a cheap look that lets pass what rounding explains anyway, then the measured noise.
+
+use crate::compare::{Detections, Expectation, Metrics, Verdict, metrics};
+use crate::engine::random::Random;
+use crate::engine::{Engine, EngineError, Tensors, noise};
+use crate::graph::{Dim, Model, Node};
+use crate::onnx::{DType, Tensor};
+
+/// Always explained: a few units in the last place of a slice's largest value.
+pub const LEAST: f64 = 1.0 / (1 << 20) as f64;
+/// Operators that engines approximate, with results around 1: what they may be off.
+const APPROXIMATED: [&str; 9] = ["Sigmoid", "Tanh", "Softmax", "Erf", "HardSigmoid", "Swish", "Gelu", "Mish", "LSTM"];
+const APPROXIMATION: f32 = 8e-6;
+
+/// The first look at a tensor: how far it is off, and whether that is nothing.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Look {
+    /// The largest difference over the largest magnitude.
+    pub relative: f64,
+    /// Whether no slice is further off than a few units in the last place.
+    pub nothing: bool,
+}
+
+/// Looks at a tensor slice by slice.
+pub fn look(reference: &Tensor, result: &Tensor) -> Look {
+    let differs = Look { relative: f64::INFINITY, nothing: false };
+    if reference.dims() != result.dims() || reference.dtype() != result.dtype() {
+        return differs;
+    }
+    let (Ok(a), Ok(b)) = (reference.to_bytes(), result.to_bytes()) else { return differs };
+    if a == b {
+        return Look { relative: 0.0, nothing: true };
+    }
+    if reference.dtype() != DType::Float {
+        let relative = metrics(reference, result).map_or(f64::INFINITY, |metrics| metrics.relative);
+        return Look { relative, nothing: false };
+    }
+    let dims = reference.dims();
+    let run = match dims {
+        [] => 1,
+        [_, _, rest @ ..] if !rest.is_empty() => rest.iter().product::<i64>().max(1) as usize,
+        [_, rest @ ..] => rest.iter().product::<i64>().max(1) as usize,
+    };
+    let read = |bytes: &[u8]| f32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);
+    let mut slices: Vec<(f32, f32)> = Vec::with_capacity(a.len() / (4 * run) + 1);
+    let mut apart = false;
+    for (a, b) in a.chunks(4 * run).zip(b.chunks(4 * run)) {
+        let (mut difference, mut scale) = (0f32, 0f32);
+        for (a, b) in a.chunks_exact(4).zip(b.chunks_exact(4)) {
+            let (a, b) = (read(a), read(b));
+            let d = (a - b).abs();
+            if d.is_nan() || d == f32::INFINITY {
+                apart |= !(a == b || a.is_nan() && b.is_nan());
+                continue;
+            }
+            difference = difference.max(d);
+            scale = scale.max(a.abs());
+        }
+        slices.push((difference, scale));
+    }
+    let whole = slices.iter().map(|slice| slice.1).fold(0.0, f32::max) as f64;
+    let most = slices.iter().map(|slice| slice.0).fold(0.0, f32::max) as f64;
+    let nothing = !apart
+        && slices.iter().all(|&(difference, scale)| difference as f64 <= LEAST * scale as f64 + whole * 2f64.powi(-24));
+    Look {
+        relative: if apart {
+            f64::INFINITY
+        } else if most == 0.0 {
+            0.0
+        } else {
+            most / whole
+        },
+        nothing,
+    }
+}
+
+/// What was found about one tensor on one sample.
+#[derive(Clone, Debug)]
+pub struct Judged {
+    /// Whether it is further off than can be explained.
+    pub differs: bool,
+    /// Why.
+    pub reason: String,
+    /// How far it is off; none where it has other sizes.
+    pub metrics: Option<Metrics>,
+    /// The largest difference that noise made.
+    pub expected: f64,
+    /// How far off over how far it may be.
+    pub strain: f64,
+    /// Elements of the batch that are off.
+    pub batch_elements: Vec<usize>,
+}
+
+/// How a probe's outputs are to be held against the reference.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Manner {
+    /// Piece by piece on true inputs: every element stands in its place.
+    Isolated,
+    /// The end of a whole model: detections are a set.
+    Whole,
+}
+
+/// Measures what rounding does to a graph, with errors of approximated functions among the draws.
+pub fn expectation(engine: &dyn Engine, model: &Model, inputs: &Tensors) -> Result<Expectation, EngineError> {
+    let mut expectation = noise::measure(engine, model, inputs, &noise::Noise::float32())?;
+    if let Some(rough) = approximated(model)
+        && let Ok(draw) = engine.run_once(&rough, inputs)
+    {
+        expectation.draws.push(draw);
+    }
+    Ok(expectation)
+}
+
+/// The model with what engines approximate off by as much as they are.
+fn approximated(model: &Model) -> Option<Model> {
+    let mut rough = model.clone();
+    let graph = &mut rough.graph;
+    let mut any = false;
+    for id in graph.node_ids() {
+        let node = graph.node(id);
+        if !APPROXIMATED.iter().any(|op| node.is(op)) {
+            continue;
+        }
+        let Some(out) = node.output(0) else { continue };
+        let value = graph.value(out);
+        let (Some(dims), Some(DType::Float)) = (value.static_shape(), value.dtype) else { continue };
+        let name = value.name.clone();
+        let mut random = Random::new(7, &name);
+        let count = dims.iter().product::<i64>().max(0) as usize;
+        let values: Vec<f32> = (0..count).map(|_| random.between(-APPROXIMATION, APPROXIMATION)).collect();
+        let error = graph.add_initializer(Tensor::from_f32(format!("{name}_error"), &dims, &values));
+        let exact = graph.add_value(&format!("{name}_exact"));
+        graph.value_mut(exact).shape = Some(dims.iter().map(|&size| Dim::Fixed(size)).collect());
+        graph.value_mut(exact).dtype = Some(DType::Float);
+        graph.set_output(id, 0, Some(exact));
+        graph.add_node(Node::new("Add", [exact, error], [out]));
+        any = true;
+    }
+    (any && graph.sort().is_ok()).then_some(rough)
+}
+
+/// Judges one tensor.
+pub fn judge(expectation: &Expectation, name: &str, result: &Tensor, manner: Manner) -> Judged {
+    let one = |tensors: &Tensors| -> Tensors {
+        let tensor = tensors.get(name).map(|tensor| seen(tensor, manner));
+        tensor.map(|tensor| (name.to_string(), tensor)).into_iter().collect()
+    };
+    let draws = expectation.draws.iter().map(one).collect();
+    let own = Expectation::new(one(&expectation.reference), draws, expectation.dtype);
+    let finding = own.judge_one(name, Some(&seen(result, manner)));
+    Judged {
+        differs: finding.verdict == Verdict::Differs,
+        reason: finding.reason,
+        metrics: finding.metrics,
+        expected: finding.expected,
+        strain: finding.strain,
+        batch_elements: finding.batch_elements,
+    }
+}
+
+/// Measures one tensor without judging it.
+pub fn measure(expectation: &Expectation, name: &str, result: &Tensor) -> Judged {
+    let reference = expectation.reference.get(name);
+    let apart = |other: &Tensor| reference.and_then(|reference| metrics(reference, other).ok());
+    let draws = expectation.draws.iter().filter_map(|draw| apart(draw.get(name)?));
+    Judged {
+        differs: false,
+        reason: String::new(),
+        expected: draws.map(|draw| draw.max_abs).fold(0.0, f64::max),
+        metrics: apart(result),
+        strain: 0.0,
+        batch_elements: Vec::new(),
+    }
+}
+
+/// A tensor as it is judged: on its own, rows of detections are rows and no set, so they are laid out by column.
+fn seen(tensor: &Tensor, manner: Manner) -> Tensor {
+    let &[batch, rows, columns] = tensor.dims() else { return tensor.clone() };
+    if manner == Manner::Whole || Detections::of(tensor).is_none() {
+        return tensor.clone();
+    }
+    let Ok(values) = tensor.to_f32s() else { return tensor.clone() };
+    let (rows_, columns_) = (rows as usize, columns as usize);
+    let turned: Vec<f32> = values
+        .chunks(rows_ * columns_)
+        .flat_map(|table| (0..rows_ * columns_).map(|i| table[i % rows_ * columns_ + i / rows_]).collect::<Vec<_>>())
+        .collect();
+    Tensor::from_f32(tensor.name(), &[batch, columns, rows, 1], &turned)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_look_lets_rounding_pass_and_nothing_else() {
+        let values: Vec<f32> = (0..64).map(|i| i as f32 + 0.3).collect();
+        let tensor = |values: &[f32]| Tensor::from_f32("t", &[1, 2, 32], values);
+        let nudged: Vec<f32> = values.iter().map(|x| x * (1.0 + 1e-7)).collect();
+        assert!(look(&tensor(&values), &tensor(&nudged)).nothing);
+        let scaled: Vec<f32> = values.iter().map(|x| x * (1.0 + 1e-5)).collect();
+        assert!(!look(&tensor(&values), &tensor(&scaled)).nothing);
+        let mut holed = values.clone();
+        holed[3] = f32::NAN;
+        assert!(!look(&tensor(&values), &tensor(&holed)).nothing);
+        assert!(look(&tensor(&holed), &tensor(&holed)).nothing);
+    }
+}

@@ -1,0 +1,226 @@
+//! What the reference computes for every value of the subject: made when asked for, forgotten when others need the room.
+//!
+//! The model is cut along its order into stretches whose values fit into a budget. One stretch is at hand at a time, on
+//! one sample; what later stretches read of it goes to files in a scratch folder, so that any stretch can be made again
+//! without running the ones before it.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+
+use super::pieces::{self, Assembly, Piece};
+use super::subject::Subject;
+use crate::engine::{Engine, EngineError, Session, Tensors};
+use crate::graph::{NodeId, ValueId};
+use crate::onnx::{DType, Tensor};
+
+/// Values of the reference, by the subject's values.
+pub struct Reference<'a> {
+    engine: &'a dyn Engine,
+    subject: &'a Subject,
+    /// Atoms of each stretch.
+    pub stretches: Vec<std::ops::Range<usize>>,
+    stretch_of: HashMap<ValueId, usize>,
+    /// Nodes that are no atoms, such as random ones: they belong to the stretch of the next atom.
+    nodes: Vec<Vec<NodeId>>,
+    at_hand: Option<AtHand>,
+    scratch: Option<tempfile::TempDir>,
+    spilled: HashMap<(usize, ValueId), PathBuf>,
+    /// How often the reference was compiled.
+    pub compiles: usize,
+    /// How often it was run.
+    pub runs: usize,
+}
+
+struct AtHand {
+    stretch: usize,
+    assembly: Assembly,
+    session: Box<dyn Session>,
+    /// The sample, and its values.
+    values: Option<(usize, HashMap<ValueId, Tensor>)>,
+}
+
+impl<'a> Reference<'a> {
+    /// Plans the stretches; nothing is run. `budget` is the most bytes that the values of a stretch may take on one
+    /// sample; one atom's may take more.
+    pub fn new(engine: &'a dyn Engine, subject: &'a Subject, budget: usize) -> Self {
+        let graph = &subject.model.graph;
+        let mut stretches: Vec<std::ops::Range<usize>> = Vec::new();
+        let (mut start, mut bytes) = (0, 0);
+        for (index, atom) in subject.atoms.iter().enumerate() {
+            let own: usize = subject.makes(atom).iter().map(|&value| subject.bytes(value)).sum::<usize>();
+            if bytes + own > budget && index > start {
+                stretches.push(start..index);
+                (start, bytes) = (index, 0);
+            }
+            bytes += own;
+        }
+        stretches.push(start..subject.atoms.len());
+        let mut nodes: Vec<Vec<NodeId>> = Vec::new();
+        let mut stretch_of = HashMap::new();
+        let atom_of: HashMap<NodeId, usize> = subject
+            .atoms
+            .iter()
+            .enumerate()
+            .flat_map(|(index, atom)| atom.iter().map(move |&id| (id, index)))
+            .collect();
+        for (index, range) in stretches.iter().enumerate() {
+            let own: Vec<NodeId> = subject.atoms[range.clone()].iter().flatten().copied().collect();
+            own.iter().flat_map(|&id| graph.node(id).writes()).for_each(|value| {
+                stretch_of.insert(value, index);
+            });
+            nodes.push(own);
+        }
+        for (id, node) in graph.nodes().filter(|(id, _)| !atom_of.contains_key(id)) {
+            if node.writes().all(|value| graph.constant(value).is_some()) {
+                continue;
+            }
+            // A node that is not tested still has to run for those that are.
+            let readers = node.writes().flat_map(|value| graph.consumers(value).to_vec());
+            let first = readers.filter_map(|reader| atom_of.get(&reader)).min();
+            let stretch = first.map_or(stretches.len() - 1, |atom| {
+                stretches.iter().position(|range| range.contains(atom)).unwrap_or_default()
+            });
+            node.writes().for_each(|value| {
+                stretch_of.insert(value, stretch);
+            });
+            nodes[stretch].push(id);
+        }
+        Self {
+            engine,
+            subject,
+            stretches,
+            stretch_of,
+            nodes,
+            at_hand: None,
+            scratch: None,
+            spilled: HashMap::new(),
+            compiles: 0,
+            runs: 0,
+        }
+    }
+
+    /// The engine.
+    pub fn engine(&self) -> &'a dyn Engine {
+        self.engine
+    }
+
+    /// The values asked for, on one sample.
+    ///
+    /// # Errors
+    /// The reference does not run the model.
+    pub fn values(&mut self, wanted: &[ValueId], sample: usize) -> Result<HashMap<ValueId, Tensor>, EngineError> {
+        let graph = &self.subject.model.graph;
+        let mut found = HashMap::new();
+        let mut missing: Vec<(usize, ValueId)> = Vec::new();
+        for &value in wanted {
+            if let Some(tensor) = graph.constant(value) {
+                found.insert(value, (*tensor).clone());
+            } else if let Some(tensor) = self.subject.samples[sample].get(&graph.value(value).name) {
+                found.insert(value, tensor.clone());
+            } else if let Some(&stretch) = self.stretch_of.get(&value) {
+                missing.push((stretch, value));
+            }
+        }
+        missing.sort_unstable();
+        for (stretch, value) in missing {
+            let here = |at_hand: &AtHand| {
+                let (own, values) = at_hand.values.as_ref()?;
+                if at_hand.stretch == stretch && *own == sample { values.get(&value).cloned() } else { None }
+            };
+            if let Some(tensor) = self.at_hand.as_ref().and_then(here) {
+                found.insert(value, tensor);
+                continue;
+            }
+            if let Some(tensor) = self.unspill(sample, value) {
+                found.insert(value, tensor);
+                continue;
+            }
+            self.make(stretch, sample)?;
+            if let Some(tensor) = self.at_hand.as_ref().and_then(here) {
+                found.insert(value, tensor);
+            }
+        }
+        Ok(found)
+    }
+
+    /// Makes the values of a stretch for a sample.
+    fn make(&mut self, stretch: usize, sample: usize) -> Result<(), EngineError> {
+        let subject = self.subject;
+        let graph = &subject.model.graph;
+        let inputs = pieces::reads(graph, &self.nodes[stretch]);
+        let given = self.values(&inputs, sample)?; // of earlier stretches, so this ends
+        if self.at_hand.as_ref().is_none_or(|at_hand| at_hand.stretch != stretch) {
+            self.at_hand = None;
+            let piece = Piece::open(graph, &self.nodes[stretch]);
+            let assembly = pieces::assemble(&subject.model, &[piece]);
+            let session = self.engine.compile(&assembly.model)?;
+            self.compiles += 1;
+            self.at_hand = Some(AtHand { stretch, assembly, session, values: None });
+        }
+        let Some(at_hand) = &mut self.at_hand else { return Ok(()) };
+        at_hand.values = None;
+        let fed: Tensors = at_hand
+            .assembly
+            .inputs
+            .iter()
+            .filter_map(|(name, value)| Some((name.clone(), given.get(value)?.clone().renamed(name.clone()))))
+            .collect();
+        let mut outputs = at_hand.session.run(&fed)?;
+        self.runs += 1;
+        let mut values = HashMap::new();
+        for (name, value, _) in &at_hand.assembly.outputs {
+            if let Some(tensor) = outputs.swap_remove(name) {
+                values.insert(*value, tensor);
+            }
+        }
+        at_hand.values = Some((sample, values));
+        self.spill(stretch, sample);
+        Ok(())
+    }
+
+    /// Puts what later stretches read into files.
+    fn spill(&mut self, stretch: usize, sample: usize) {
+        if stretch + 1 >= self.stretches.len() {
+            return;
+        }
+        let graph = &self.subject.model.graph;
+        let Some((_, values)) = self.at_hand.as_ref().and_then(|at_hand| at_hand.values.as_ref()) else { return };
+        if self.scratch.is_none() {
+            self.scratch = tempfile::tempdir().ok();
+        }
+        // Without a scratch folder stretches are made again from the first one on: slower, not wrong.
+        let Some(folder) = &self.scratch else { return };
+        for (index, later) in self.nodes.iter().enumerate() {
+            if index <= stretch {
+                continue;
+            }
+            for value in pieces::reads(graph, later) {
+                if let (Some(tensor), None) = (values.get(&value), self.spilled.get(&(sample, value))) {
+                    let path = folder.path().join(format!("{sample}-{}", self.spilled.len()));
+                    let text = format!("{} {:?}\n", tensor.dtype().number(), tensor.dims());
+                    let Ok(bytes) = tensor.to_bytes() else { continue };
+                    let whole = [text.as_bytes(), &bytes].concat();
+                    if std::fs::write(&path, whole).is_ok() {
+                        self.spilled.insert((sample, value), path);
+                    }
+                }
+            }
+        }
+    }
+
+    fn unspill(&self, sample: usize, value: ValueId) -> Option<Tensor> {
+        let bytes = bytes::Bytes::from(std::fs::read(self.spilled.get(&(sample, value))?).ok()?);
+        let end = bytes.iter().position(|&byte| byte == b'\n')?;
+        let head = std::str::from_utf8(&bytes[..end]).ok()?;
+        let (number, dims) = head.split_once(' ')?;
+        let dims: Option<Vec<i64>> = dims
+            .trim_matches(['[', ']'])
+            .split(',')
+            .map(str::trim)
+            .filter(|x| !x.is_empty())
+            .map(|x| x.parse().ok())
+            .collect();
+        let name = &self.subject.model.graph.value(value).name;
+        Some(Tensor::new(name, DType::from_number(number.parse().ok()?)?, &dims?, bytes.slice(end + 1..)))
+    }
+}

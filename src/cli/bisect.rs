@@ -1,0 +1,285 @@
+//! `porter bisect`: the nodes at fault, with proof.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use super::{Failure, Outcome, progress::Progress, screen, sizes::Sizes};
+use crate::bisect::report::{Fault, Kind, Report, Verdict};
+use crate::bisect::{self, BisectError, Options, Suspect, repro};
+use crate::reach::{self, ReachError};
+use crate::target::TargetSet;
+
+/// Find the nodes at which a target goes wrong, and prove it
+///
+/// Every node is run on the target with the reference's values, hundreds in one graph; layers and the whole model follow.
+/// What differs by more than measured noise explains, does not compile, crashes, hangs or gives NaN is cut out, confirmed
+/// on its own, and named. Exit code 0: healthy; 1: faulty; 4: a limit was reached before an answer.
+#[derive(clap::Args)]
+pub struct Args {
+    /// The model (.onnx; a stripped one is filled)
+    model: PathBuf,
+    /// The target: a name, ort, tract, worker:"COMMAND", or faulty:N1 for a simulated fault
+    #[arg(short, long)]
+    target: String,
+    /// What is right
+    #[arg(long, default_value = "ort:off", value_name = "TARGET")]
+    reference: String,
+    /// How many sets of inputs to make up
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u8).range(1..=16), value_name = "N")]
+    samples: u8,
+    #[command(flatten)]
+    sizes: Sizes,
+    /// The kind of device; the target's own if left out
+    #[arg(long)]
+    device: Option<String>,
+    /// The version of the target's toolchain
+    #[arg(long, value_name = "VERSION")]
+    toolchain: Option<String>,
+    /// Probes at a time
+    #[arg(long, default_value_t = 1, value_name = "N")]
+    jobs: usize,
+    /// The most models that the target is to compile
+    #[arg(long, value_name = "N")]
+    max_probes: Option<usize>,
+    /// The longest that the search may take, in seconds
+    #[arg(long, value_name = "SECONDS")]
+    time_limit: Option<f64>,
+    /// The longest that one compile or run of the target may take, in seconds
+    #[arg(long, default_value_t = 600.0, value_name = "SECONDS")]
+    request_limit: f64,
+    /// Take answers from an earlier search also from a target that does not tell its version
+    #[arg(long)]
+    resume: bool,
+    /// Neither read nor keep answers
+    #[arg(long, conflicts_with = "resume")]
+    no_cache: bool,
+    /// Where answers are kept; PORTER_HOME or the user's cache folder if left out
+    #[arg(long, value_name = "DIR")]
+    cache: Option<PathBuf>,
+    /// Folder for the report and, for each fault, a folder that shows it to others
+    #[arg(short, long, value_name = "DIR")]
+    output: Option<PathBuf>,
+    /// Folder or file with targets or overlays, over those that porter ships
+    #[arg(long, value_name = "PATH")]
+    targets: Option<PathBuf>,
+    /// Print the report as one JSON document and nothing else on standard output
+    #[arg(long)]
+    json: bool,
+}
+
+/// Runs the command.
+pub fn run(args: Args) -> Outcome {
+    let progress = Progress::new(args.json);
+    let targets = match &args.targets {
+        Some(path) => TargetSet::load(path).map_err(Failure::diagnostic)?,
+        None => TargetSet::shipped(),
+    };
+    let seconds = |seconds: f64, name: &str| {
+        Duration::try_from_secs_f64(seconds).map_err(|_| Failure::input(format!("--{name} {seconds} is no time")))
+    };
+    let settings = reach::Options {
+        device: args.device.clone(),
+        toolchain: args.toolchain.clone(),
+        time_limit: seconds(args.request_limit, "request-limit")?,
+        ..Default::default()
+    };
+    let reached = reach::open(&args.target, &targets, &settings).map_err(reach_failure)?;
+    let reference = reach::open(&args.reference, &targets, &reach::Options { isolate: false, ..Default::default() })
+        .map_err(reach_failure)?;
+    progress.step("reading");
+    let model = crate::load(&args.model)?;
+    let versioned = !reached.engine.version().is_empty() || reached.simulated || reached.engine.name() == "tract";
+    let options = Options {
+        sizes: args.sizes.freeze(),
+        samples: args.samples.into(),
+        jobs: args.jobs.max(1),
+        max_probes: args.max_probes,
+        time_limit: args.time_limit.map(|limit| seconds(limit, "time-limit")).transpose()?,
+        cache: if args.no_cache { None } else { args.cache.clone().or_else(cache_folder) },
+        recall: args.resume || versioned,
+        ..Default::default()
+    };
+    let suspect = Suspect {
+        engine: reached.engine.as_ref(),
+        label: reached.label.clone(),
+        simulated: reached.simulated,
+        target: reached.target.as_ref(),
+    };
+    let file = args.model.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    let found =
+        bisect::bisect(&model, &file, reference.engine.as_ref(), &suspect, &options, &|step| progress.step(step));
+    let (mut report, proofs) = found.map_err(|error| failure(&args.model, error))?;
+    report.target_spec = args.target.clone();
+    if let Some(folder) = &args.output {
+        for proof in &proofs {
+            let fault = report.faults[proof.fault].clone();
+            let path = repro::write(folder, proof.fault + 1, &report, &fault, proof).map_err(Failure::environment)?;
+            report.faults[proof.fault].repro = Some(path.display().to_string());
+        }
+        write_report(folder, &report)?;
+    }
+    progress.done();
+    if args.json {
+        screen::json(&report);
+    } else {
+        story(&report);
+    }
+    Ok(ExitCode::from(match report.verdict {
+        Verdict::Healthy => 0,
+        Verdict::Faulty | Verdict::Nondeterministic => 1,
+        Verdict::Inconclusive => 4,
+    }))
+}
+
+fn write_report(folder: &Path, report: &Report) -> Result<(), Failure> {
+    let failed = |error: std::io::Error| Failure::environment(format!("{}: {error}", folder.display()));
+    std::fs::create_dir_all(folder).map_err(failed)?;
+    let text = serde_json::to_string_pretty(report).unwrap_or_default();
+    std::fs::write(folder.join("report.json"), text + "\n").map_err(failed)
+}
+
+/// `PORTER_HOME/probes`, or a folder in the user's cache.
+fn cache_folder() -> Option<PathBuf> {
+    let folder = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let home = folder("PORTER_HOME").or_else(|| folder("XDG_CACHE_HOME").map(|cache| cache.join("porter")));
+    let home = home.or_else(|| folder("HOME").map(|home| home.join(".cache").join("porter")));
+    home.or_else(|| folder("LOCALAPPDATA").map(|data| data.join("porter"))).map(|home| home.join("probes"))
+}
+
+pub(super) fn reach_failure(error: ReachError) -> Failure {
+    match error {
+        ReachError::Target(error) => Failure::diagnostic(error),
+        ReachError::Spec { .. } => Failure::input(error),
+        ReachError::Engine(ref engine) if !engine.is_absence() => Failure::input(error),
+        error => Failure::environment(error),
+    }
+}
+
+fn failure(model: &Path, error: BisectError) -> Failure {
+    match error {
+        BisectError::Engine(error) if error.is_absence() => Failure::environment(error),
+        error => Failure::input(format!("{}: {error}", model.display())),
+    }
+}
+
+/// The story: layers in order with both errors, the culprits, three sentences, the counts.
+fn story(report: &Report) {
+    let say = screen::println;
+    let batches: Vec<String> = report.batches.iter().map(i64::to_string).collect();
+    let batches = if batches.is_empty() { String::new() } else { format!(", batch {}", batches.join(", ")) };
+    say(&format!(
+        "{} on {}, against {}: {} samples{batches}, {} nodes",
+        report.model, report.target, report.reference, report.samples, report.nodes
+    ));
+    table(report);
+    for (index, fault) in report.faults.iter().enumerate() {
+        say("");
+        say(&format!("{}. {}", index + 1, fault.nodes.join(", ")));
+        sentences(fault).iter().for_each(|said| say(&format!("   {said}")));
+        if let Some(repro) = &fault.repro {
+            say(&format!("   repro      {repro}/"));
+        }
+    }
+    if !report.faults.is_empty() {
+        say("");
+    }
+    for (node, why) in report.not_tested.iter().take(8) {
+        say(&format!("not tested: {node}: {why}"));
+    }
+    report.notes.iter().for_each(|note| say(&format!("note: {note}")));
+    if let Some(stopped) = &report.stopped {
+        say(&format!("stopped early: {stopped}; --resume goes on from here"));
+    }
+    let verdict = match report.verdict {
+        Verdict::Healthy => "healthy: no node, no layer and no output is further off than noise explains".to_string(),
+        Verdict::Faulty => format!("faulty: {}", count(report.faults.len(), "fault")),
+        Verdict::Nondeterministic => "nondeterministic: each run gives something else".to_string(),
+        Verdict::Inconclusive => "inconclusive".to_string(),
+    };
+    let probes = &report.probes;
+    say(&format!(
+        "{verdict}   ({} compiles, {} runs, {} cached, {:.1} s)",
+        probes.compiles, probes.runs, probes.cached, probes.seconds
+    ));
+}
+
+fn count(count: usize, what: &str) -> String {
+    if count == 1 { format!("1 {what}") } else { format!("{count} {what}s") }
+}
+
+/// Layers with a fault in full; runs of layers without one on one line.
+fn table(report: &Report) {
+    let error = |error: Option<f64>| match error {
+        None => "-".to_string(),
+        Some(x) if x.is_infinite() => "not finite".into(),
+        Some(x) => format!("{x:.0e}"),
+    };
+    let width = report.layers.iter().map(|layer| layer.name.len()).max().unwrap_or(5).clamp(5, 60);
+    screen::println(&format!("  {:<width$}  {:>10}  {:>10}  {:>10}", "layer", "cumulative", "isolated", "expected"));
+    let mut faulty_before = false;
+    for layer in &report.layers {
+        let off = layer.cumulative.is_some_and(|x| x > 10.0 * layer.expected.unwrap_or(1e-6).max(1e-6));
+        let mark = if layer.faults > 0 {
+            "   <- fault"
+        } else if faulty_before && off {
+            "   propagated"
+        } else {
+            ""
+        };
+        faulty_before |= layer.faults > 0;
+        let name: String = layer.name.chars().take(60).collect();
+        let (cumulative, isolated) = (error(layer.cumulative), error(layer.isolated));
+        let expected = error(layer.expected.or(Some(1e-6)));
+        screen::println(&format!("  {name:<width$}  {cumulative:>10}  {isolated:>10}  {expected:>10}{mark}"));
+    }
+}
+
+fn sentences(fault: &Fault) -> Vec<String> {
+    let mut said = Vec::new();
+    let what = match fault.kind {
+        Kind::WrongValues => "gives wrong values",
+        Kind::Nan => "gives NaN or infinity where numbers belong",
+        Kind::CompileError => "does not compile",
+        Kind::Crash => "makes the target crash",
+        Kind::Timeout => "makes the target hang",
+    };
+    let operators = fault.operators.join(" and ");
+    let code = fault.code.as_ref().map(|code| format!(" ({code})")).unwrap_or_default();
+    let elements = match fault.batch_elements.is_empty() {
+        true => String::new(),
+        false => format!(", in batch elements {}", list(&fault.batch_elements)),
+    };
+    said.push(format!("{operators} {what}{code}{elements}, on the inputs that the reference computes."));
+    if let Some(shape) = fault.fingerprint {
+        said.push(format!("It is a {}: {}.", shape.name(), shape.says()));
+    }
+    if let Some(metrics) = &fault.metrics {
+        said.push(format!(
+            "Cosine {:.4}, {:.4} in the worst channel; off by {:.2e} where noise explains {:.0e}.",
+            metrics.cosine, metrics.worst_cosine, metrics.max_abs, metrics.expected
+        ));
+    }
+    if fault.fused {
+        said.push("Each node alone is right: it shows only while they are compiled together.".into());
+    }
+    if fault.vanishes_when_observed {
+        said.push("It vanishes when the values between them are shown.".into());
+    }
+    if !fault.batches.is_empty() {
+        let batches: Vec<usize> = fault.batches.iter().map(|&batch| batch as usize).collect();
+        said.push(format!("Seen at batch {}.", list(&batches)));
+    }
+    if let Some(quirk) = &fault.quirk {
+        said.push(format!("Known as {quirk}."));
+    }
+    if let Some(rule) = &fault.rewrite {
+        said.push(format!("The rule {rule} answers it: with it, the region and the whole model agree."));
+    }
+    said
+}
+
+fn list(numbers: &[usize]) -> String {
+    let all: Vec<String> = numbers.iter().map(usize::to_string).collect();
+    all.join(", ")
+}

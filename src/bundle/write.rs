@@ -112,7 +112,11 @@ fn replace(new: &Path, place: &Path) -> std::io::Result<()> {
     let old = aside.path().join("bundle");
     fs::rename(place, &old)?;
     if let Err(error) = fs::rename(new, place) {
-        fs::rename(&old, place)?; // put the old one back
+        // Put the old one back; where even that fails it stays where it is, for it is the only one.
+        if fs::rename(&old, place).is_err() {
+            let kept = aside.keep().join("bundle");
+            return Err(std::io::Error::new(error.kind(), format!("{error}; the old bundle is in {}", kept.display())));
+        }
         return Err(error);
     }
     aside.close()

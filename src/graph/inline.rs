@@ -3,11 +3,42 @@
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 
-use super::{Attribute, AttributeValue, Graph, GraphError, Model, Node, NodeId, ValueId, from_proto};
+use super::{Attribute, AttributeValue, Graph, GraphError, Model, Node, NodeId, ValueId, from_proto, rename_captures};
 use crate::onnx::proto::{FunctionProto, GraphProto, ValueInfoProto};
+
+/// Operators of ai.onnx whose form or meaning changed since opset 11, and the opset that changed it: attributes that
+/// became inputs, other defaults (ONNX's changelog of operators).
+const CHANGED: &[(&str, i64)] = &[
+    ("Clip", 11),
+    ("Pad", 11),
+    ("TopK", 11),
+    ("Dropout", 12),
+    ("Hardmax", 13),
+    ("LogSoftmax", 13),
+    ("ReduceSum", 13),
+    ("Softmax", 13),
+    ("Split", 13),
+    ("Squeeze", 13),
+    ("Unsqueeze", 13),
+    ("BatchNormalization", 14),
+    ("Reshape", 14),
+    ("ReduceL1", 18),
+    ("ReduceL2", 18),
+    ("ReduceLogSum", 18),
+    ("ReduceLogSumExp", 18),
+    ("ReduceMax", 18),
+    ("ReduceMean", 18),
+    ("ReduceMin", 18),
+    ("ReduceProd", 18),
+    ("ReduceSumSquare", 18),
+    ("Split", 18),
+    ("GroupNormalization", 21),
+];
 
 /// How deep functions may call each other; deeper is a recursion.
 const MAX_DEPTH: usize = 64;
+/// How many nodes calls may come to: functions that call each other twice grow without end in a file of nothing.
+const MAX_NODES: usize = 10_000_000;
 
 /// Inlines every call of a model-local function, in subgraphs too, and drops the functions.
 ///
@@ -27,27 +58,49 @@ pub fn inline_functions(model: &mut Model) -> Result<(), GraphError> {
     for function in functions.values() {
         for import in &function.opset_import {
             let domain = import.domain.clone().unwrap_or_default();
-            model.opsets.entry(domain).or_insert(import.version.unwrap_or(1));
+            let version = import.version.unwrap_or(1);
+            let known = *model.opsets.entry(domain.clone()).or_insert(version);
+            // Read by the model's version its operators could mean something else.
+            if domain.is_empty() && known != version && !reads_alike(function, version, known) {
+                return Err(GraphError::new(
+                    format!("function '{}'", function.name.as_deref().unwrap_or_default()),
+                    format!(
+                        "is written in opset {version} and the model in opset {known}, where its operators mean \
+                         something else; convert the model to one opset first"
+                    ),
+                ));
+            }
         }
     }
-    inline_graph(&mut model.graph, &functions, 0)?;
+    let mut made = 0;
+    inline_graph(&mut model.graph, &functions, 0, &mut made)?;
     model.graph.sort()
+}
+
+/// Whether every operator of a function is the same in both opsets of ai.onnx: none of those that changed what their
+/// inputs or attributes mean.
+fn reads_alike(function: &FunctionProto, one: i64, other: i64) -> bool {
+    let (low, high) = (one.min(other), one.max(other));
+    let changed = |operator: &str| CHANGED.iter().any(|&(name, at)| name == operator && low < at && at <= high);
+    let standard = |domain: &Option<String>| domain.as_deref().is_none_or(|domain| matches!(domain, "" | "ai.onnx"));
+    !function.node.iter().any(|node| standard(&node.domain) && changed(node.op_type.as_deref().unwrap_or_default()))
 }
 
 type Functions = HashMap<(String, String, String), FunctionProto>;
 
-fn inline_graph(graph: &mut Graph, functions: &Functions, depth: usize) -> Result<(), GraphError> {
+fn inline_graph(graph: &mut Graph, functions: &Functions, depth: usize, made: &mut usize) -> Result<(), GraphError> {
     for id in graph.node_ids() {
         let node = graph.node(id);
         let key = (node.domain.clone(), node.op_type.clone(), node.overload.clone().unwrap_or_default());
         match functions.get(&key) {
-            Some(function) => inline_call(graph, id, function, functions, depth)?,
+            Some(function) => inline_call(graph, id, function, functions, depth, made)?,
             None => {
                 if graph.node(id).subgraphs().next().is_some() {
                     let mut result = Ok(());
                     for inner in graph.node_mut(id).subgraphs_mut() {
-                        result =
-                            result.and_then(|()| inline_graph(inner, functions, depth)).and_then(|()| inner.sort());
+                        result = result
+                            .and_then(|()| inline_graph(inner, functions, depth, made))
+                            .and_then(|()| inner.sort());
                     }
                     result?;
                     graph.refresh_captures(id);
@@ -64,11 +117,16 @@ fn inline_call(
     function: &FunctionProto,
     functions: &Functions,
     depth: usize,
+    made: &mut usize,
 ) -> Result<(), GraphError> {
     let place = format!("node '{}'", graph.label(id));
     let name = function.name.as_deref().unwrap_or_default();
     if depth > MAX_DEPTH {
         return Err(GraphError::new(place, format!("function '{name}' calls itself")));
+    }
+    *made += function.node.len();
+    if *made > MAX_NODES {
+        return Err(GraphError::new(place, format!("calls of functions come to more than {MAX_NODES} nodes")));
     }
     let prefix = graph.label(id);
     let call = graph.remove_node(id);
@@ -78,7 +136,7 @@ fn inline_call(
     let mut body = body_of(function)
         .map_err(|e| GraphError::new(format!("{place}, function '{name}', {}", e.place), e.problem))?;
     bind_attributes(&mut body, &call, function);
-    inline_graph(&mut body, functions, depth + 1)?;
+    inline_graph(&mut body, functions, depth + 1, made)?;
     body.sort()?;
 
     // Inputs are the caller's values, outputs keep the caller's names, everything between gets the call's name in front.
@@ -109,12 +167,12 @@ fn inline_call(
             |ids: &[Option<ValueId>]| ids.iter().map(|id| id.and_then(|id| map.get(&id).copied().flatten())).collect();
         node.inputs = renamed(&node.inputs);
         node.outputs = renamed(&node.outputs);
-        for capture in std::mem::take(&mut node.captures) {
-            if let Some(Some(outer)) = map.get(&capture) {
-                let (old, new) = (body.value(capture).name.clone(), graph.value(*outer).name.clone());
-                node.subgraphs_mut().for_each(|inner| inner.rename_capture(&old, &new));
-            }
-        }
+        let renamed: Vec<(String, String)> = std::mem::take(&mut node.captures)
+            .into_iter()
+            .filter_map(|capture| Some((capture, (*map.get(&capture)?)?)))
+            .map(|(capture, outer)| (body.value(capture).name.clone(), graph.value(outer).name.clone()))
+            .collect();
+        rename_captures(&mut node, &renamed);
         node.name =
             if node.name.is_empty() { format!("{prefix}/{}", node.op_type) } else { format!("{prefix}/{}", node.name) };
         graph.add_node(node);
@@ -227,6 +285,47 @@ mod tests {
             model.graph.nodes().map(|(_, n)| format!("{} {:?}", n.op_type, n.float("alpha"))).collect();
         assert_eq!(shown, ["LeakyRelu Some(0.25)", "Neg None"]);
         assert!(model.functions.is_empty() && model.graph.value_named("y").is_some());
+    }
+
+    /// `If(c) then Sub(a, b) else Sub(a, b)`, called with its arguments in any order of the caller's own `a` and `b`.
+    #[test]
+    fn what_a_branch_captures_may_trade_names() {
+        let branch = |name: &str| AttributeProto {
+            name: Some(name.into()),
+            kind: Some(attribute_type::GRAPH),
+            g: Some(GraphProto {
+                node: vec![node("Sub", "", &["a", "b"], &["d"])],
+                output: vec![ValueInfoProto { name: Some("d".into()), ..Default::default() }],
+                ..Default::default()
+            }),
+            ..Default::default()
+        };
+        let mut choice = node("If", "", &["c"], &["r"]);
+        choice.attribute = vec![branch("then_branch"), branch("else_branch")];
+        let function = FunctionProto {
+            input: vec!["c".into(), "a".into(), "b".into()],
+            output: vec!["r".into()],
+            ..function("Choose", vec![choice])
+        };
+        let nodes = vec![
+            node("Neg", "", &["x"], &["a"]),
+            node("Abs", "", &["x"], &["b"]),
+            node("Neg", "", &["x"], &["d"]),
+            node("Choose", "own", &["x", "b", "a"], &["y"]),
+            node("Choose", "own", &["x", "b", "d"], &["z"]),
+        ];
+        let mut model = model(vec![function], nodes);
+        inline_functions(&mut model).unwrap();
+        let captures = |node: &Node| -> Vec<Vec<String>> {
+            let names = |graph: &Graph| {
+                let (_, sub) = graph.nodes().next().unwrap();
+                sub.inputs.iter().flatten().map(|&id| graph.value(id).name.clone()).collect()
+            };
+            node.subgraphs().map(|(_, graph)| names(graph)).collect()
+        };
+        let told: Vec<_> =
+            model.graph.nodes().filter(|(_, node)| node.is("If")).map(|(_, node)| captures(node)).collect();
+        assert_eq!(told, [[["b", "a"], ["b", "a"]], [["b", "d"], ["b", "d"]]]);
     }
 
     #[test]

@@ -24,7 +24,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 pub use error::GraphError;
-pub use model::Model;
+pub use model::{Model, ir_version_for};
 pub use node::{Attribute, AttributeValue, Node, NodeId};
 pub use value::{Dim, Value, ValueId};
 
@@ -374,11 +374,26 @@ impl Graph {
                         *output = other;
                     }
                 }
-                None => self.rename(id, new),
+                None => {
+                    self.free_name(new);
+                    self.rename(id, new);
+                }
             }
         }
         for id in self.node_ids() {
             self.node_mut(id).subgraphs_mut().for_each(|graph| graph.rename_capture(old, new));
+        }
+    }
+
+    /// Makes room for a captured value of this name: one of the graph's own gives it up.
+    fn free_name(&mut self, name: &str) {
+        if let Some(id) = self.value_named(name).filter(|&id| !self.value(id).captured) {
+            let fresh = self.fresh_name(name);
+            let inner = [(name.to_string(), fresh.clone())];
+            self.rename(id, &fresh);
+            for id in self.node_ids() {
+                rename_captures(self.node_mut(id), &inner);
+            }
         }
     }
 
@@ -430,5 +445,16 @@ impl Graph {
         }
         self.initializer_order.retain(|id| !self.values[id.0 as usize].removed);
         self.listed_inputs.retain(|id| !self.values[id.0 as usize].removed);
+    }
+}
+/// Renames what subgraphs of a node capture; first to names that nobody has, for names may trade places.
+pub(crate) fn rename_captures(node: &mut Node, renamed: &[(String, String)]) {
+    for graph in node.subgraphs_mut() {
+        for (index, (old, _)) in renamed.iter().enumerate() {
+            graph.rename_capture(old, &format!("\u{1}{index}"));
+        }
+        for (index, (_, new)) in renamed.iter().enumerate() {
+            graph.rename_capture(&format!("\u{1}{index}"), new);
+        }
     }
 }

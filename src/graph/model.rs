@@ -78,7 +78,8 @@ impl Model {
 
 /// The IR version that onnx gives a model of this opset, so that runtimes of its time read it.
 /// Source: the version table of the ONNX format.
-fn ir_version_for(opset: i64) -> i64 {
+/// The IR version that readers of an opset's time know.
+pub fn ir_version_for(opset: i64) -> i64 {
     match opset {
         ..=10 => 5,
         11 => 6,

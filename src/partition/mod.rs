@@ -94,6 +94,13 @@ pub fn plan(graph: &Graph, refusals: &HashMap<NodeId, String>, cost: Cost, flops
     for (&node, reason) in refusals {
         placement.move_to_cpu(node, || reason.clone());
     }
+    // A constant of a kind that is not folded (a text) belongs to its readers.
+    for (id, node) in graph.nodes().rev().filter(|(_, node)| node.is("Constant")) {
+        let mut readers = node.writes().flat_map(|value| graph.consumers(value)).peekable();
+        if readers.peek().is_some() && readers.all(|&reader| !placement.is_on_target(reader)) {
+            placement.move_to_cpu(id, || "its readers run on the CPU".into());
+        }
+    }
     let mut layers = stages::layer(&placement);
     // Each round sends at least one part to the CPU, so the number of nodes bounds them.
     while worth::drop_one_part(&mut placement, &layers) {
@@ -116,6 +123,19 @@ fn assemble(placement: &Placement, layers: Vec<stages::Layer>) -> Plan {
         .into_iter()
         .map(|layer| Part { device: layer.device, nodes: layer.nodes, inputs: Vec::new(), outputs: Vec::new() })
         .collect();
+    // An output that is a constant has no node that makes it; it leaves with the last part, a CPU's if there is one.
+    let constants: Vec<ValueId> =
+        graph.outputs.iter().copied().filter(|&value| graph.initializer(value).is_some()).collect();
+    if !constants.is_empty() {
+        let last = parts.iter().rposition(|part| part.device == Device::Cpu).or(parts.len().checked_sub(1));
+        match last {
+            Some(last) => parts[last].outputs.extend(constants),
+            None => {
+                let (nodes, inputs) = (Vec::new(), Vec::new());
+                parts.push(Part { device: Device::Cpu, nodes, inputs, outputs: constants });
+            }
+        }
+    }
     for (index, part) in parts.iter_mut().enumerate() {
         let mut seen: HashSet<ValueId> = HashSet::new();
         for &node in &part.nodes {

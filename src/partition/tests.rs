@@ -16,6 +16,18 @@ const COST: Cost = Cost {
     target_node_us: 2.0,
 };
 
+#[test]
+fn an_output_that_is_a_constant_leaves_with_a_part() {
+    let mut build = Build::new();
+    let x = build.input("x", DType::Float, &[1, 4]);
+    let y = op(&mut build, "Relu", "y", &[x], &[1, 4]);
+    let anchors = build.weight("anchors", &[2, 2]);
+    let model = build.finish(&[y, anchors]);
+    let plan = plan(&model.graph, &HashMap::new(), COST, &|_| 1e9);
+    assert_eq!(plan.parts.len(), 1);
+    assert_eq!(plan.parts[0].outputs, [y, anchors]);
+}
+
 /// A value with a known shape from one operator.
 fn op(build: &mut Build, op_type: &str, name: &str, inputs: &[ValueId], dims: &[i64]) -> ValueId {
     let value = build.op(op_type, name, inputs);

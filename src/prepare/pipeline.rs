@@ -33,7 +33,11 @@ pub fn prepare(
 ) -> Result<Prepared, PrepareError> {
     let attempt = |model: Model, assume: bool| attempt(model, file, target, rules, options, step, assume);
     let assume = target.static_shapes.is_some();
-    let prepared = attempt(model.clone(), assume)?;
+    let prepared = match attempt(model.clone(), assume) {
+        // What was assumed may contradict itself: a cache whose length is that of the mask less one, say.
+        Err(PrepareError::Graph(_)) if assume => return attempt(model, false),
+        outcome => outcome?,
+    };
     // Sizes that nobody gave are a risk, taken so that the target can run the network. Where it cannot anyway (all of it
     // stands in the branches of an If, say), they are left to whoever runs the bundle.
     if prepared.manifest.assumed.is_empty() || !only_on_cpu(&prepared) {

@@ -414,6 +414,10 @@ fn equals(literal: &Literal, tensor: &Tensor) -> bool {
         return false;
     }
     let count = tensor.len();
+    // A tensor of equal floats broadcasts, and then it is not the number alone that it stands for.
+    if tensor.dtype().is_float() && count != literal.values.len() {
+        return false;
+    }
     if count == 0 || (count != literal.values.len() && literal.values.len() != 1) || count > LARGEST_VALUE {
         return false;
     }

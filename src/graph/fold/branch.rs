@@ -76,7 +76,7 @@ impl Splice<'_> {
             moved(&mut node.inputs);
             moved(&mut node.outputs);
             node.captures = Vec::new(); // looked up again when the node is placed
-            rename_captures(&mut node, &renamed);
+            super::super::rename_captures(&mut node, &renamed);
             self.add(node);
         }
         // The rest of the outputs pass something on: a captured value, a constant, or a value given twice.
@@ -93,18 +93,6 @@ impl Splice<'_> {
             Some(place) => self.graph.insert_before(place, node),
             None => self.graph.add_node(node),
         };
-    }
-}
-
-/// Renames what subgraphs of a node capture; first to names that nobody has, for names may trade places.
-fn rename_captures(node: &mut Node, renamed: &[(String, String)]) {
-    for graph in node.subgraphs_mut() {
-        for (index, (old, _)) in renamed.iter().enumerate() {
-            graph.rename_capture(old, &format!("\u{1}{index}"));
-        }
-        for (index, (_, new)) in renamed.iter().enumerate() {
-            graph.rename_capture(&format!("\u{1}{index}"), new);
-        }
     }
 }
 

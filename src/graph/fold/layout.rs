@@ -371,7 +371,9 @@ impl Call<'_> {
         let block = usize::try_from(self.node.int("blocksize")?).ok()?;
         let (rows, columns) = (h.checked_div(block)?, w.checked_div(block)?);
         let split = data.reshaped(vec![n, c, rows, block, columns, block])?;
-        split.permuted(&[0, 3, 5, 1, 2, 4])?.reshaped(vec![n, c.checked_mul(block)?.checked_mul(block)?, rows, columns])
+        let columns_first = self.node.string("mode") == Some("CRD");
+        let perm = if columns_first { [0, 1, 3, 5, 2, 4] } else { [0, 3, 5, 1, 2, 4] };
+        split.permuted(&perm)?.reshaped(vec![n, c.checked_mul(block)?.checked_mul(block)?, rows, columns])
     }
 
     fn trilu(&self) -> Option<Array> {

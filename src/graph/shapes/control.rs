@@ -70,7 +70,9 @@ impl Walk {
             inputs.iter().skip(2).map(|fact| forget(fact.clone().unwrap_or_default())).collect();
         let (count, flag) = (Fact::new(Some(DType::Int64), Some(vec![])), Fact::new(Some(DType::Bool), Some(vec![])));
         let mut made = Vec::new();
+        let fresh = sub.clone(); // what a round writes into the body is not what the body declares
         for round in 0..=ROUNDS {
+            sub.clone_from(&fresh);
             let given = [count.clone(), flag.clone()].into_iter().chain(carried.iter().cloned()).collect();
             made = self.body(sub, Some(given), scope);
             if !widen(&mut carried, made.get(1..).unwrap_or_default(), round) {
@@ -113,7 +115,9 @@ impl Walk {
             slices.push(slice);
         }
         let mut made = Vec::new();
+        let fresh = sub.clone();
         for round in 0..=ROUNDS {
+            sub.clone_from(&fresh);
             let given = carried.iter().chain(&slices).cloned().collect();
             made = self.body(sub, Some(given), scope);
             if !widen(&mut carried, &made, round) {

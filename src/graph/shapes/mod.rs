@@ -74,11 +74,11 @@ pub(in crate::graph) fn infer_inner(graph: &mut Graph, opset: i64) -> Shapes {
     walk.graph(graph, None, None).map(|facts| Shapes { facts }).unwrap_or_default()
 }
 
-/// The names that a graph's inputs have for sizes.
+/// The names that a graph's inputs and what it captures have for sizes.
 fn names_of(graph: &Graph) -> Names {
     let mut names = Names::default();
-    for &id in &graph.inputs {
-        for dim in graph.value(id).shape.iter().flatten() {
+    for (_, value) in graph.values().filter(|(_, value)| value.producer.is_none()) {
+        for dim in value.shape.iter().flatten() {
             Size::from(dim).names(&mut |name| {
                 names.taken.insert(name.to_string());
             });

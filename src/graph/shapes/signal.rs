@@ -32,11 +32,16 @@ impl Call<'_> {
             axes.iter().zip(sizes).for_each(|(&at, size)| out[at] = size);
             return Ok(vec![Some(out)]);
         }
+        if self.input(sizes_at).is_some() && self.shape(sizes_at).is_none() {
+            axes.iter().for_each(|&at| out[at] = Size::Unknown); // sizes, of which nothing is known
+            return Ok(vec![Some(out)]);
+        }
         let attribute = self.node.attr("scales").and_then(|value| match value {
             crate::graph::AttributeValue::Floats(scales) => Some(scales.clone()),
             _ => None,
         });
-        let scales = self.input(scales_at).and_then(|fact| fact.array()?.elements::<f32>()).or(attribute);
+        let scales = self.input(scales_at).and_then(|fact| fact.array()?.elements::<f32>());
+        let scales = scales.filter(|list| !list.is_empty()).or(attribute);
         let Some(scales) = scales else {
             axes.iter().for_each(|&at| out[at] = Size::Unknown);
             return Ok(vec![Some(out)]);

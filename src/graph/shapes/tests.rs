@@ -279,3 +279,37 @@ fn every_model_of_the_tests_is_known_whole() {
         assert!(unknown.is_empty(), "{}: {unknown:?}", path.display());
     }
 }
+
+/// A list that grows by one each round has no length that holds in all of them.
+#[test]
+fn what_a_loop_makes_longer_has_no_length_in_it() {
+    let mut body = Graph::new("body");
+    let round = body.add_typed_value("round", Some(DType::Int64), Some(vec![]));
+    let go = body.add_typed_value("go", Some(DType::Bool), Some(vec![]));
+    let list = body.add_typed_value("list", Some(DType::Float), None);
+    body.inputs = vec![round, go, list];
+    let one = body.add_initializer(Tensor::from_f32("one", &[1], &[1.0]));
+    let (goes, longer) = (body.add_value("goes"), body.add_value("longer"));
+    body.add_node(op("Identity").named("same"));
+    let same = body.node_named("same").unwrap();
+    body.set_input(same, 0, Some(go));
+    body.set_output(same, 0, Some(goes));
+    body.add_node(Node::new("Concat", [list, one], [longer]).with("axis", 0).named("grow"));
+    body.outputs = vec![goes, longer];
+
+    let mut b = Build::new();
+    let start = b.input("start", DType::Float, &[1]);
+    let rounds = b.ints("rounds", &[5]);
+    let mut node = Node::new("Loop", [], []).named("loop");
+    node.inputs = vec![Some(rounds), None, Some(start)];
+    node.attributes.push(Attribute::new("body", AttributeValue::Graph(Box::new(body))));
+    let end = b.node(node);
+    let mut model = b.finish(&[end]);
+    shapes::infer(&mut model).unwrap();
+    let (_, node) = model.graph.nodes().next().unwrap();
+    let (_, body) = node.subgraphs().next().unwrap();
+    for name in ["list", "longer"] {
+        assert_eq!(body.value(body.value_named(name).unwrap()).static_shape(), None, "{name}");
+    }
+    assert_eq!(model.graph.value(end).static_shape(), None);
+}

@@ -152,7 +152,9 @@ impl Pass<'_> {
     /// The outputs of a node that computes in less. One that leaves the part keeps its name for the float32 that
     /// leaves; what the node makes gets the suffix.
     fn outputs(&mut self, id: NodeId) {
-        if self.graph.node(id).is("Cast") {
+        let makes = self.graph.node(id).output(0).and_then(|value| self.graph.value(value).dtype);
+        // A Cast to bool, or to another float type, says what the model means, not what it computes in.
+        if self.graph.node(id).is("Cast") && makes == Some(DType::Float) {
             self.graph.node_mut(id).set_attr("to", i64::from(self.to.number()));
         }
         for index in 0..self.graph.node(id).outputs.len() {

@@ -3,7 +3,7 @@
 //! From opset 11 on most operators only gain: types, attributes with the old meaning as default. The few that changed
 //! are rewritten here. Source: the operator changelog of ONNX.
 
-use crate::graph::{AttributeValue, Graph, Model, Node, NodeId};
+use crate::graph::{AttributeValue, Dim, Graph, Model, Node, NodeId, ValueId, ir_version_for};
 use crate::onnx::Tensor;
 
 /// The newest opset that porter raises to.
@@ -41,15 +41,7 @@ pub fn raise(model: &mut Model, to: i64) -> Result<(), OpsetError> {
     raised?;
     let key = if model.opsets.contains_key("ai.onnx") && !model.opsets.contains_key("") { "ai.onnx" } else { "" };
     model.opsets.insert(key.to_string(), to);
-    // What readers of that opset's time know: IR 10 came with opset 21, 11 with 23.
-    let ir = match to {
-        ..=14 => 7,
-        15..=18 => 8,
-        19..=20 => 9,
-        21..=22 => 10,
-        _ => 11,
-    };
-    model.ir_version = model.ir_version.max(ir);
+    model.ir_version = model.ir_version.max(ir_version_for(to));
     Ok(())
 }
 
@@ -134,11 +126,35 @@ fn softmax(graph: &mut Graph, id: NodeId) -> Result<(), String> {
     let shape = graph.value(input).shape.clone().ok_or("the dimensions of its input are not known")?;
     let at = usize::try_from(if axis < 0 { axis + shape.len() as i64 } else { axis })
         .map_err(|_| "its axis is out of range")?;
-    if shape.iter().skip(at + 1).any(|dim| dim.fixed() != Some(1)) {
-        return Err("it takes several axes at once, which opset 13 cannot say".into());
+    if shape.iter().skip(at + 1).all(|dim| dim.fixed() == Some(1)) {
+        graph.node_mut(id).set_attr("axis", axis);
+        return Ok(());
     }
-    graph.node_mut(id).set_attr("axis", axis);
+    let sizes: Option<Vec<i64>> = shape.iter().map(Dim::fixed).collect();
+    let sizes = sizes.ok_or("it takes several axes at once, which opset 13 can only say for sizes that are known")?;
+    let flat: [i64; 2] = [sizes[..at].iter().product(), sizes[at..].iter().product()];
+    flattened(graph, id, input, &flat, &sizes);
     Ok(())
+}
+
+/// Puts a node between two Reshapes: to `flat`, of which it takes the last axis, and back to `sizes`.
+fn flattened(graph: &mut Graph, id: NodeId, input: ValueId, flat: &[i64; 2], sizes: &[i64]) {
+    let Some(output) = graph.node(id).output(0) else { return };
+    let (label, dtype) = (graph.label(id), graph.value(output).dtype);
+    let form = |sizes: &[i64]| Some(sizes.iter().map(|&size| Dim::Fixed(size)).collect());
+    let reshape = |graph: &mut Graph, from: ValueId, to: ValueId, sizes: &[i64], what: &str| {
+        let tensor = Tensor::from_i64(format!("{label}_{what}"), &[sizes.len() as i64], sizes);
+        let shape = graph.add_initializer(tensor);
+        graph.insert_before(id, Node::new("Reshape", [from, shape], [to]).named(format!("{label}/{what}")))
+    };
+    let before = graph.add_typed_value(&format!("{label}_flat_in"), dtype, form(flat));
+    let after = graph.add_typed_value(&format!("{label}_flat_out"), dtype, form(flat));
+    reshape(graph, input, before, flat, "flatten");
+    graph.set_input(id, 0, Some(before));
+    graph.set_output(id, 0, Some(after));
+    graph.node_mut(id).set_attr("axis", -1i64);
+    reshape(graph, after, output, sizes, "restore");
+    let _ = graph.sort(); // the second one stands in front of the node so far; it closes no cycle
 }
 
 fn attribute_to_input(graph: &mut Graph, id: NodeId, attribute: &str) {

@@ -243,8 +243,8 @@ fn tail(graph: &Graph) -> HashSet<NodeId> {
     nodes.into_iter().map(|(id, _)| id).filter(|id| !before_weights.contains(id)).collect()
 }
 
-/// Nodes whose float numbers become whole numbers: from each Cast to an integer type back to the last operator that
-/// is not plain arithmetic.
+/// Nodes whose float numbers become whole numbers, or sizes: from each Cast to an integer type, and from scales and
+/// limits, back to the last operator that is not plain arithmetic.
 fn feeds_integers(graph: &Graph) -> HashSet<NodeId> {
     let float = |id: &ValueId| graph.value(*id).dtype == Some(DType::Float);
     let to_integer = |node: &Node| {
@@ -252,6 +252,11 @@ fn feeds_integers(graph: &Graph) -> HashSet<NodeId> {
     };
     let mut found = HashSet::new();
     let mut open: Vec<NodeId> = graph.nodes().filter(|(_, node)| to_integer(node)).map(|(id, _)| id).collect();
+    for (_, node) in graph.nodes().filter(|(_, node)| node.is_standard()) {
+        let sizes = |index: usize| kinds::is_parameter(&node.op_type, index) || node.op_type == "Range";
+        let inputs = node.inputs.iter().enumerate().filter(|(index, _)| sizes(*index)).filter_map(|(_, input)| *input);
+        open.extend(inputs.filter(&float).filter_map(|value| graph.producer(value)));
+    }
     while let Some(id) = open.pop() {
         let node = graph.node(id);
         if !node.inputs.iter().flatten().any(&float) || !found.insert(id) {

@@ -167,10 +167,30 @@ fn an_old_opset_is_raised_or_told() {
     assert!(squeeze.attr("axes").is_none());
     let axes = model.graph.constant(squeeze.input(1).unwrap()).unwrap();
     assert_eq!(axes.to_i64s().unwrap(), [1]);
-    let (_, _, refused) = converted(build(0), DType::Bfloat16);
-    let told = refused.unwrap_err().to_string();
-    assert!(told.starts_with("conv computes in bfloat16 only from opset 22 on"), "{told}");
-    assert!(told.ends_with("soft: it takes several axes at once, which opset 13 cannot say"), "{told}");
+    // Several axes at once are one axis between two reshapes.
+    let (model, _, applied) = converted(build(0), DType::Bfloat16);
+    assert_eq!(applied.unwrap().raised_to, Some(22));
+    let soft = model.graph.node(model.graph.node_named("soft").unwrap());
+    assert_eq!(soft.int("axis"), Some(-1));
+    let flat = model.graph.value_named("soft_flat_in").unwrap();
+    assert_eq!(model.graph.value(flat).static_shape(), Some(vec![1, 12]));
+    assert_eq!(model.graph.value(model.graph.outputs[0]).static_shape(), Some(vec![2, 6]));
+}
+
+#[test]
+fn a_cast_to_bool_stays_one() {
+    let mut build = Build::new();
+    let x = build.input("x", DType::Float, &[1, 4, 4, 4]);
+    let mask = build.node(Node::new("Cast", [x], []).named("mask").with("to", i64::from(DType::Bool.number())));
+    let w = build.weight("w", &[4, 4, 1, 1]);
+    let other = build.op("Neg", "other", &[x]);
+    let kept = build.op("Where", "kept", &[mask, x, other]);
+    let y = build.op("Conv", "conv", &[kept, w]);
+    let (model, _, applied) = converted(build.finish(&[y]), DType::Float16);
+    applied.unwrap();
+    let cast = model.graph.node(model.graph.node_named("mask").unwrap());
+    assert_eq!(cast.int("to"), Some(i64::from(DType::Bool.number())));
+    assert_eq!(dtype_of(&model, "mask_output_0"), Some(DType::Bool));
 }
 
 #[test]

@@ -248,10 +248,10 @@ fn histogram(counts: &[usize]) -> String {
 
 /// White for nothing, through yellow, to red beyond what is allowed.
 fn colour(strain: f64) -> String {
-    if strain > 1.0 {
+    if strain.is_nan() || strain > 1.0 {
         return "#b00020".into();
     }
-    let light = (255.0 - 155.0 * strain.clamp(0.0, 1.0).sqrt()) as u8;
+    let light = (255.0 - 155.0 * strain.max(0.0).sqrt()) as u8; // 100 to 255
     format!("rgb(255,{},{light})", 200 + (light - 100) / 3)
 }
 

@@ -126,6 +126,9 @@ pub struct Part {
     pub file: String,
     /// The file's format: `onnx`.
     pub format: String,
+    /// The same part in the forms that the target's compiler takes; empty where it takes `file` itself.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub lowered: Vec<LoweredFile>,
     /// The type it computes in.
     pub dtype: DType,
     /// What it reads.
@@ -134,6 +137,19 @@ pub struct Part {
     pub outputs: Vec<TensorType>,
     /// Its nodes, in order, by the names they have in its file.
     pub nodes: Vec<String>,
+}
+
+/// A part in a compiler's form. Its parameters are the part's `inputs`, its results the part's `outputs`, in their order.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
+pub struct LoweredFile {
+    /// Its file in the bundle.
+    pub file: String,
+    /// `hlo` (an HloModuleProto), `stablehlo` (MLIR text), or `safetensors`: weights that are parameters of the module,
+    /// behind the inputs.
+    pub format: String,
+    /// Names of the weights in `file`, in the order of the module's parameters.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub weights: Vec<String>,
 }
 
 /// One application of a rewrite rule.

@@ -53,6 +53,11 @@ impl Draft {
         Ok(onnx::write(&self.inside.join(&part.file), &model.to_proto())?)
     }
 
+    /// Where a file of this name stands while the bundle is made.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.inside.join(name)
+    }
+
     /// Reads a part's model back, as whoever runs the bundle will.
     ///
     /// # Errors

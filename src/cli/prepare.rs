@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use super::{Failure, Outcome, progress::Progress, screen, sizes::Sizes};
 use crate::bundle::{BundleError, Draft, Manifest, TextFile};
+use crate::lower::Weights;
 use crate::onnx::DType;
 use crate::prepare::{self, Options, PrepareError, Prepared, check, report};
 use crate::rewrite::RuleSet;
@@ -40,6 +41,9 @@ pub struct Args {
     /// What becomes of the model's end that the target cannot run: a part on the host, or left out (raw)
     #[arg(long, value_parser = ["host", "raw"], value_name = "HEAD")]
     head: Option<String>,
+    /// Where a lowered part's weights go: into its module as constants, or into a safetensors file (separate)
+    #[arg(long, value_parser = ["constants", "separate"], value_name = "WHERE", default_value = "constants")]
+    weights: String,
     #[command(flatten)]
     sizes: Sizes,
     /// Do not prove the rewrites and do not run the result against the original
@@ -89,6 +93,7 @@ pub fn run(args: Args) -> Outcome {
         head: args.head.as_deref().map(|head| if head == "raw" { Head::Raw } else { Head::Host }),
         freeze: args.sizes.freeze(),
         prove: !args.no_check,
+        weights: if args.weights == "separate" { Weights::Separate } else { Weights::Constants },
     };
     let folder = args.output.clone().unwrap_or_else(|| default_folder(&args.model, &args.target));
     let file = args.model.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
@@ -99,8 +104,8 @@ pub fn run(args: Args) -> Outcome {
         .map_err(|error| failure(&args.model, error))?;
     progress.step("writing");
     let draft = Draft::new(&folder).map_err(bundle_failure)?;
-    for (part, model) in prepared.manifest.parts.iter().zip(&prepared.parts) {
-        draft.write_part(part, model).map_err(bundle_failure)?;
+    for index in 0..prepared.parts.len() {
+        prepare::write_part(&draft, &prepared, index).map_err(bundle_failure)?;
     }
     let mut checked = None;
     if !args.no_check {

@@ -10,6 +10,7 @@
 mod call;
 mod error;
 pub mod hlo;
+pub mod neuron;
 mod ops;
 mod weights;
 mod widen;
@@ -124,6 +125,33 @@ pub fn lower_prepared(model: &Model, weights: Weights) -> Result<Lowered, LowerE
     }
     let module = b.finish(&identifier(&graph.name), results);
     Ok(Lowered { module, inputs, outputs, weights: listed })
+}
+
+/// Lowers one node by itself, its inputs as parameters; none where a size of its inputs is not known yet, or it is not
+/// looked at (it has subgraphs, or only constants).
+///
+/// # Errors
+/// Why it has no lowering, in words.
+pub fn lower_alone(model: &Model, id: NodeId) -> Result<Option<Module>, String> {
+    let graph = &model.graph;
+    let node = graph.node(id);
+    let mut b = Builder::new();
+    let mut done = HashMap::new();
+    for input in node.reads().filter(|&input| graph.constant(input).is_none()) {
+        if let std::collections::hash_map::Entry::Vacant(entry) = done.entry(input) {
+            let Ok(shape) = shape_of(graph, input) else { return Ok(None) };
+            entry.insert(b.parameter(&graph.value(input).name, shape));
+        }
+    }
+    match lower_node(&mut b, graph, model.opset(), id, &mut done, &HashMap::new()) {
+        Ok(()) => {
+            let results = node.writes().filter_map(|output| done.get(&output).copied()).collect();
+            Ok(Some(b.finish("node", results)))
+        }
+        Err(LowerError::Dynamic { .. }) => Ok(None),
+        Err(LowerError::Unsupported { problem, .. }) => Err(problem),
+        Err(other) => Err(other.to_string()),
+    }
 }
 
 fn lower_node(

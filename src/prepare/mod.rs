@@ -8,6 +8,7 @@
 //! other.
 
 pub mod check;
+mod lowering;
 mod pipeline;
 pub mod report;
 mod script;
@@ -15,10 +16,13 @@ mod script;
 use crate::engine::EngineError;
 use crate::graph::freeze::Freeze;
 use crate::graph::{GraphError, Model};
+use crate::lower::neuron::Finding;
+use crate::lower::{LowerError, Lowered, Weights};
 use crate::onnx::DType;
 use crate::target::dtype::DtypeError;
 use crate::target::{Head, TargetError};
 
+pub use lowering::write_part;
 pub use pipeline::prepare;
 
 /// What the user chose.
@@ -38,6 +42,8 @@ pub struct Options {
     pub freeze: Freeze,
     /// Whether every applied rewrite is proven on its own shapes.
     pub prove: bool,
+    /// Where the weights of a lowered part go.
+    pub weights: Weights,
 }
 
 /// A model made ready for a target.
@@ -46,6 +52,8 @@ pub struct Prepared {
     pub manifest: crate::bundle::Manifest,
     /// A model for each part.
     pub parts: Vec<Model>,
+    /// Each part as HLO, where its target's compiler takes that.
+    pub lowered: Vec<Option<Lowered>>,
     /// The parts before their element types were lowered; empty where they were not.
     pub float32_parts: Vec<Model>,
     /// The model before any change, its sizes frozen: what the parts are compared with.
@@ -80,6 +88,10 @@ pub enum PrepareError {
     Disproved { rule: String, nodes: String, max_abs: f64 },
     #[error(transparent)]
     Dtype(#[from] DtypeError),
+    #[error(transparent)]
+    Lower(#[from] LowerError),
+    #[error("part '{part}' would not compile: {finding}")]
+    WouldNotCompile { part: String, finding: Box<Finding> },
     #[error(transparent)]
     Engine(#[from] EngineError),
 }

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use super::{Options, PrepareError, Prepared, script};
+use super::{Options, PrepareError, Prepared, lowering, script};
 use crate::bundle::TextFile;
 use crate::bundle::manifest::{self, Manifest, TensorType};
 use crate::engine::tract::Tract;
@@ -112,6 +112,7 @@ fn attempt(
     if head == Head::Raw {
         refuse_selection(&model.graph, &mut refusals);
     }
+    lowering::refuse(&model, target, &mut refusals);
     let mut plan = partition::plan(&model.graph, &refusals, cost(target, head), &|id| flops::of(&model.graph, id));
     if head == Head::Raw {
         drop_tail(&mut model.graph, &mut plan);
@@ -122,6 +123,7 @@ fn attempt(
     let policy = target::dtype::policy(&model, target, &setting, &assessment, wishes)?;
     let mut parts = Vec::new();
     let mut models = Vec::new();
+    let mut lowered = Vec::new();
     let mut float32_parts = Vec::new();
     let mut float32_nodes = Vec::new();
     let names = part_names(&plan);
@@ -143,9 +145,19 @@ fn attempt(
             );
         }
         list_types(&mut piece.graph);
+        let mut forms = Vec::new();
+        lowered.push(match part.device == Device::Target && lowering::takes_hlo(target) {
+            true => {
+                let (module, files) = lowering::lower_part(&piece, &name, target, options.weights)?;
+                forms = files;
+                Some(module)
+            }
+            false => None,
+        });
         parts.push(manifest::Part {
             file: format!("{name}.onnx"),
             name,
+            lowered: forms,
             device: if part.device == Device::Target { target.name.clone() } else { "cpu".into() },
             format: "onnx".into(),
             dtype,
@@ -215,6 +227,7 @@ fn attempt(
     Ok(Prepared {
         manifest,
         parts: models,
+        lowered,
         float32_parts,
         original,
         files: files.into_iter().collect(),

@@ -1,0 +1,107 @@
+//! Parts as HLO, for targets whose compiler takes that: what has no lowering goes to the CPU, the rest is lowered, held
+//! against what the compiler refuses, and written beside the part's ONNX.
+
+use std::collections::HashMap;
+
+use super::{PrepareError, Prepared};
+use crate::bundle::manifest::{LoweredFile, Part};
+use crate::bundle::{BundleError, Draft};
+use crate::graph::{Model, NodeId};
+use crate::lower::{self, Lowered, Weights, hlo, neuron};
+use crate::onnx;
+use crate::target::{Reach, Target};
+
+/// The worker of targets that are held against the Neuron compiler's refusals.
+const NEURON: &str = "neuron";
+
+/// Whether a target's compiler takes HLO.
+pub(super) fn takes_hlo(target: &Target) -> bool {
+    matches!(&target.reach, Reach::Lowering { format, .. } if format == "hlo")
+}
+
+fn is_neuron(target: &Target) -> bool {
+    matches!(&target.reach, Reach::Lowering { run, .. } if run == NEURON)
+}
+
+/// Adds the nodes that have no lowering, or whose lowering would not compile, to those that the target refuses.
+pub(super) fn refuse(model: &Model, target: &Target, refusals: &mut HashMap<NodeId, String>) {
+    if !takes_hlo(target) {
+        return;
+    }
+    let neuron = is_neuron(target);
+    for id in model.graph.node_ids() {
+        if refusals.contains_key(&id) {
+            continue;
+        }
+        match lower::lower_alone(model, id) {
+            Ok(Some(module)) if neuron => {
+                if let Some(finding) = neuron::check(&hlo::to_proto(&module)).into_iter().next() {
+                    refusals.insert(id, format!("{} ({})", finding.problem, finding.code));
+                }
+            }
+            Ok(_) => {}
+            Err(problem) => {
+                refusals.insert(id, format!("porter does not lower it: {problem}"));
+            }
+        }
+    }
+}
+
+/// Lowers a part.
+///
+/// # Errors
+/// A node that has no lowering after all, or a module that would not compile.
+pub(super) fn lower_part(
+    piece: &Model,
+    name: &str,
+    target: &Target,
+    weights: Weights,
+) -> Result<(Lowered, Vec<LoweredFile>), PrepareError> {
+    let lowered = lower::lower_prepared(piece, weights)?;
+    if is_neuron(target)
+        && let Some(finding) = neuron::check(&hlo::to_proto(&lowered.module)).into_iter().next()
+    {
+        return Err(PrepareError::WouldNotCompile { part: name.into(), finding: Box::new(finding) });
+    }
+    let file = |ending: &str, format: &str| LoweredFile {
+        file: format!("{name}.{ending}"),
+        format: format.into(),
+        weights: Vec::new(),
+    };
+    let mut files = vec![file("hlo_module.pb", "hlo"), file("mlir", "stablehlo")];
+    if !lowered.weights.is_empty() {
+        let names = lowered.weights.iter().map(|(name, _)| name.clone()).collect();
+        files.push(LoweredFile { weights: names, ..file("safetensors", "safetensors") });
+    }
+    Ok((lowered, files))
+}
+
+/// Writes a part into a draft: its ONNX, and its other forms at the same time.
+///
+/// # Errors
+/// A file cannot be written.
+pub fn write_part(draft: &Draft, prepared: &Prepared, index: usize) -> Result<(), BundleError> {
+    let part = &prepared.manifest.parts[index];
+    let onnx = || draft.write_part(part, &prepared.parts[index]);
+    match &prepared.lowered[index] {
+        None => onnx(),
+        Some(lowered) => {
+            let (left, right) = rayon::join(onnx, || write_forms(draft, part, lowered));
+            left.and(right)
+        }
+    }
+}
+
+fn write_forms(draft: &Draft, part: &Part, lowered: &Lowered) -> Result<(), BundleError> {
+    for form in &part.lowered {
+        let path = draft.path(&form.file);
+        match form.format.as_str() {
+            "hlo" => onnx::write_message(&path, &hlo::to_proto(&lowered.module))?,
+            "stablehlo" => {
+                onnx::write_with(&path, |out| hlo::text::write(&lowered.module, hlo::text::Constants::Written, out))?;
+            }
+            _ => lower::write_weights(&path, &lowered.weights)?,
+        }
+    }
+    Ok(())
+}

@@ -24,6 +24,7 @@ const SHIPPED: &[(&str, &str)] = &[
     ("openvino", include_str!("../../targets/openvino.yaml")),
     ("qnn", include_str!("../../targets/qnn.yaml")),
     ("neuron", include_str!("../../targets/neuron.yaml")),
+    ("xla", include_str!("../../targets/xla.yaml")),
 ];
 
 /// Targets by name. A shipped one is only read when it is asked for.

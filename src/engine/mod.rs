@@ -8,6 +8,8 @@
 //! - [`ort`]: ONNX Runtime, where its library is found.
 //! - [`double`]: tract in float64, to decide between two that differ.
 //! - [`worker`]: any program that speaks the worker protocol, in a process of its own.
+//! - [`xla`]: XLA on the CPU, from HLO.
+//! - [`neuron`]: Neuron devices, from the same HLO.
 //! - [`emulate`]: either of them, computing as if in bfloat16 or float16.
 //! - [`faulty`]: either of them, with faults planted.
 //!
@@ -18,6 +20,7 @@ pub mod double;
 pub mod emulate;
 mod error;
 pub mod faulty;
+pub mod neuron;
 pub mod noise;
 pub mod ort;
 mod picture;
@@ -26,6 +29,7 @@ pub(crate) mod random;
 pub mod samples;
 pub mod tract;
 pub mod worker;
+pub mod xla;
 
 use indexmap::IndexMap;
 

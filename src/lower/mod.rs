@@ -86,7 +86,8 @@ pub fn lower_prepared(model: &Model, weights: Weights) -> Result<Lowered, LowerE
     let mut b = Builder::new();
     let mut done = HashMap::new();
     let mut inputs = Vec::new();
-    for &input in &graph.inputs {
+    // An input with a value of its own is a constant.
+    for &input in graph.inputs.iter().filter(|&&input| graph.initializer(input).is_none()) {
         let shape = shape_of(graph, input)?;
         let name = &graph.value(input).name;
         done.insert(input, b.parameter(name, shape.clone()));

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use super::Options;
+use crate::engine::neuron::{self, Neuron};
 use crate::engine::ort::Ort;
 use crate::engine::tract::Tract;
 use crate::engine::worker::{Limits, Start, Worker};
@@ -18,6 +19,8 @@ pub enum Local {
     Tract,
     /// ONNX Runtime.
     Ort(Ort),
+    /// Neuron devices.
+    Neuron(neuron::Settings),
 }
 
 impl Local {
@@ -32,6 +35,7 @@ impl Local {
                 ort.check()?;
                 Box::new(ort.clone())
             }
+            Local::Neuron(settings) => Box::new(Neuron::open(settings.clone())?),
         })
     }
 
@@ -61,6 +65,7 @@ impl Local {
         match self {
             Local::Tract => Tract.name(),
             Local::Ort(ort) => ort.name(),
+            Local::Neuron(_) => neuron::NAME.into(),
         }
     }
 }

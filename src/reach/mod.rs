@@ -24,9 +24,11 @@ pub use local::Local;
 pub use spec::Spec;
 
 use crate::engine::Engine;
+use crate::engine::neuron;
 use crate::engine::ort::{Optimisation, Ort};
 use crate::engine::tract::Tract;
 use crate::engine::worker::{Start, Worker};
+use crate::engine::xla::Xla;
 use crate::target::{Reach, Target, TargetSet};
 
 /// How a target is to be run.
@@ -96,13 +98,17 @@ pub fn open(text: &str, targets: &TargetSet, options: &Options) -> Result<Reache
                 Reach::Onnxruntime { provider, .. } if provider == "CPUExecutionProvider" => {
                     Ok(plain(ort(Optimisation::All, options)?, Some(target)))
                 }
+                Reach::Lowering { run, .. } if run == "xla" => Ok(plain(xla(false, options)?, Some(target))),
+                Reach::Lowering { run, .. } if run == neuron::NAME => {
+                    Ok(plain(on_neuron(target, options)?, Some(target)))
+                }
                 Reach::Worker { command } => Ok(plain(worker(&name, command, options)?, Some(target))),
                 _ => Err(ReachError::NoEngine { target: name }),
             }
         }
         Spec::Worker(command) => Ok(plain(worker("worker", &command, options)?, None)),
         Spec::Faulty { faults, base } => simulated(&faults, base.as_deref(), targets, options),
-        Spec::Xla { .. } => Err(ReachError::NoEngine { target: text.into() }),
+        Spec::Xla { double } => Ok(plain(xla(double, options)?, targets.get("xla").ok())),
     }
 }
 
@@ -131,6 +137,27 @@ fn simulated(
 
 fn ort(optimisation: Optimisation, options: &Options) -> Result<Box<dyn Engine>, ReachError> {
     let local = Local::Ort(Ort { optimisation, threads: options.threads });
+    Ok(if options.isolate { local.apart(options)? } else { local.here()? })
+}
+
+fn xla(double: bool, options: &Options) -> Result<Box<dyn Engine>, ReachError> {
+    Ok(Box::new(Xla::start(double, local::limits(options))?))
+}
+
+/// Neuron devices, with what the target file says of compiling and of the compiler's errors.
+fn on_neuron(target: &Target, options: &Options) -> Result<Box<dyn Engine>, ReachError> {
+    let setting = target.setting(options.device.as_deref(), options.toolchain.as_deref())?;
+    let mut compile = target.compile.clone().unwrap_or_default().replace("{device}", &setting.device.name);
+    for (name, fact) in &setting.device.facts {
+        let text = fact.as_str().map_or_else(|| fact.to_string(), str::to_string);
+        compile = compile.replace(&format!("{{{name}}}"), &text);
+    }
+    let known = target.quirks.iter().filter_map(|quirk| {
+        let answer = quirk.answer.as_ref().map(|answer| format!(" Answered by {answer}.")).unwrap_or_default();
+        Some((quirk.symptom.code.clone()?, format!("Known as {}: {}{answer}", quirk.id, quirk.what)))
+    });
+    let lnc = setting.device.facts.get("lnc").and_then(|lnc| lnc.as_i64()).unwrap_or(1) as i32;
+    let local = Local::Neuron(neuron::Settings { compile, lnc, known: known.collect(), ..Default::default() });
     Ok(if options.isolate { local.apart(options)? } else { local.here()? })
 }
 

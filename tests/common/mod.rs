@@ -61,6 +61,13 @@ pub fn fetched_models() -> Vec<PathBuf> {
     files
 }
 
+/// The folder of ONNX's backend test cases, with `cases.json` in it.
+pub fn node_cases() -> PathBuf {
+    let path = PathBuf::from(installed("PORTER_NODE_CASES"));
+    assert!(path.join("cases.json").is_file(), "{} is not there; {SETUP}", path.display());
+    path
+}
+
 /// ONNX Runtime's library. A missing one fails the test: a test that skips itself proves nothing.
 pub fn ort_library() -> Library {
     let path = PathBuf::from(installed("PORTER_ORT"));

@@ -120,6 +120,13 @@ pub fn run(args: Args) -> Outcome {
             ));
         }
         prepared.manifest.check = serde_json::to_value(&outcome).ok();
+        if outcome.status == "not-run" {
+            // What did not run did not pass.
+            if let Some(passed) = prepared.manifest.check.as_mut().and_then(|check| check.get_mut("passed")) {
+                *passed = serde_json::Value::Null;
+            }
+            prepared.warnings.push(format!("the bundle was not run against the model: {}", outcome.story));
+        }
         checked = Some(outcome);
     }
     prepared.manifest.model.sha256 = match digest.join() {
@@ -164,6 +171,7 @@ fn hash_in_background(model: &Path) -> std::thread::JoinHandle<std::io::Result<S
 
 fn failure(model: &Path, error: PrepareError) -> Failure {
     match error {
+        error @ PrepareError::Disproved { .. } => Failure::check(format!("{}: {error}", model.display())),
         PrepareError::Target(error) => Failure::diagnostic(error),
         PrepareError::Engine(error) if error.is_absence() => {
             Failure::environment(error).help("`--no-check` writes the bundle without running it")

@@ -25,6 +25,13 @@ pub struct Args {
 
 /// Runs the command.
 pub fn run(args: Args) -> Outcome {
+    // The weights that are taken out are nowhere else.
+    if let (Ok(from), Ok(to)) = (args.model.canonicalize(), args.output.canonicalize())
+        && from == to
+    {
+        return Err(Failure::input(format!("{}: would be overwritten by its stripped form", args.model.display()))
+            .help("name another file with -o"));
+    }
     let mut model = crate::load_messages(&args.model)?;
     let done = onnx::strip::strip(&mut model)
         .map_err(|(name, problem)| Failure::input(onnx::Problem::Tensor { name, problem }.in_file(&args.model)))?;

@@ -148,6 +148,14 @@ fn move_weights(graph: &mut Graph, ulps: i32, seed: u64) {
             weights.extend(node.inputs.iter().flatten());
         }
     }
+    // Some exporters keep weights in Constant nodes.
+    for &id in &weights {
+        let Some(maker) = graph.producer(id).filter(|&maker| graph.node(maker).is("Constant")) else { continue };
+        if let Some(tensor) = graph.constant(id).filter(|tensor| tensor.dtype() == DType::Float) {
+            graph.remove_node(maker);
+            graph.set_initializer(id, tensor);
+        }
+    }
     for id in weights {
         if let Some(tensor) = graph.initializer(id).filter(|tensor| tensor.len() >= SMALL) {
             let tensor = moved(tensor, ulps, seed, tensor.name());

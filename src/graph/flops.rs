@@ -21,18 +21,23 @@ fn graph_total(graph: &Graph) -> f64 {
     graph.nodes().map(|(id, _)| of(graph, id)).sum()
 }
 
+/// In floating point: sizes in a broken file multiply to more than 64 bits hold.
+fn product(sizes: &[i64]) -> f64 {
+    sizes.iter().map(|&size| size as f64).product()
+}
+
 fn count(graph: &Graph, node: &Node) -> Option<f64> {
     let shape = |value: Option<ValueId>| graph.value(value?).static_shape();
-    let elements = |value: Option<ValueId>| Some(shape(value)?.iter().product::<i64>() as f64);
+    let elements = |value: Option<ValueId>| Some(product(&shape(value)?));
     let (input, output) = (node.input(0), node.output(0));
     Some(match node.op_type.as_str() {
         // weight [out, in / group, kernel...]: in / group * kernel multiply-adds for each output element
         "Conv" | "ConvInteger" | "QLinearConv" => {
             let weight = shape(node.input(if node.op_type == "QLinearConv" { 3 } else { 1 }))?;
-            2.0 * elements(output)? * weight.iter().skip(1).product::<i64>() as f64
+            2.0 * elements(output)? * product(weight.get(1..).unwrap_or_default())
         }
         // weight [in, out / group, kernel...]: out / group * kernel multiply-adds for each input element
-        "ConvTranspose" => 2.0 * elements(input)? * shape(node.input(1))?.iter().skip(1).product::<i64>() as f64,
+        "ConvTranspose" => 2.0 * elements(input)? * product(shape(node.input(1))?.get(1..).unwrap_or_default()),
         "MatMul" | "MatMulInteger" => 2.0 * elements(output)? * *shape(input)?.last()? as f64,
         "Gemm" => {
             let a = shape(input)?;
@@ -42,12 +47,10 @@ fn count(graph: &Graph, node: &Node) -> Option<f64> {
         // X [sequence, batch, in], R [directions, gates * hidden, hidden]; both orders of the batch multiply alike
         "LSTM" | "GRU" | "RNN" => {
             let (x, w, r) = (shape(input)?, shape(node.input(1))?, shape(node.input(2))?);
-            let steps = (x.first()? * x.get(1)?) as f64;
-            2.0 * steps * (w.iter().product::<i64>() + r.iter().product::<i64>()) as f64
+            let steps = product(x.get(..2)?);
+            2.0 * steps * (product(&w) + product(&r))
         }
-        "MaxPool" | "AveragePool" | "LpPool" => {
-            elements(output)? * node.ints("kernel_shape")?.iter().product::<i64>() as f64
-        }
+        "MaxPool" | "AveragePool" | "LpPool" => elements(output)? * product(node.ints("kernel_shape")?),
         op if op.starts_with("Reduce") || op.starts_with("Global") || op.starts_with("Arg") || op == "TopK" => {
             elements(input)?
         }

@@ -168,7 +168,7 @@ impl Judged<'_> {
         let float32 = Noise { draws: 1, ..Noise::float32() };
         let lowered = !self.prepared.float32_parts.is_empty();
         let noises: &[&Noise] = if lowered { &[noise, &float32] } else { &[noise] };
-        let expectations = noise::measure_each(self.engine, self.original, &inputs, noises)?;
+        let expectations = noise::measure_each(&Emulated(self.engine), self.original, &inputs, noises)?;
         self.part_failed = true;
         let mut told = Vec::new();
         for (expectation, parts) in expectations.into_iter().zip([self.parts, &self.prepared.float32_parts]) {

@@ -6,7 +6,7 @@ use super::{Options, PrepareError, Prepared, lowering, script};
 use crate::bundle::TextFile;
 use crate::bundle::manifest::{self, Manifest, TensorType};
 use crate::engine::tract::Tract;
-use crate::graph::{Graph, Model, Node, NodeId, ValueId, flops, fold, freeze, inline, shapes};
+use crate::graph::{Graph, GraphError, Model, Node, NodeId, ValueId, flops, fold, freeze, inline, shapes};
 use crate::onnx::DType;
 use crate::partition::{self, Device, Plan};
 use crate::postprocess;
@@ -79,6 +79,11 @@ fn attempt(
         .collect();
 
     step("sizes");
+    if let Some(name) = model.graph.sparse_initializers.first().and_then(|one| one.values.as_ref()) {
+        let (place, problem) =
+            (format!("sparse initializer '{}'", name.name()), "cannot be prepared; make it dense first");
+        return Err(GraphError::new(place, problem).into());
+    }
     inline::inline_functions(&mut model)?;
     freeze::freeze(&mut model, &options.freeze)?;
     let mut assumed = Vec::new();

@@ -114,6 +114,12 @@ impl Call<'_> {
         }
         let out: Vec<Size> =
             perm.iter().map(|&at| Ok(x[resolve(at, x.len())?].clone())).collect::<Result<_, String>>()?;
+        let mut places: Vec<usize> = perm.iter().map(|&at| resolve(at, x.len())).collect::<Result<_, _>>()?;
+        places.sort_unstable();
+        places.dedup();
+        if places.len() != x.len() {
+            return Err(format!("perm {perm:?} takes an axis twice"));
+        }
         Ok(vec![Some(out)])
     }
 

@@ -41,7 +41,6 @@ fn standard(call: &mut Call) -> Outcome {
         | "Gelu"
         | "HardSigmoid"
         | "HardSwish"
-        | "Hardmax"
         | "Identity"
         | "InstanceNormalization"
         | "IsInf"
@@ -49,7 +48,6 @@ fn standard(call: &mut Call) -> Outcome {
         | "LRN"
         | "LeakyRelu"
         | "Log"
-        | "LogSoftmax"
         | "LpNormalization"
         | "MeanVarianceNormalization"
         | "Mish"
@@ -69,7 +67,6 @@ fn standard(call: &mut Call) -> Outcome {
         | "Sign"
         | "Sin"
         | "Sinh"
-        | "Softmax"
         | "Softplus"
         | "Softsign"
         | "Sqrt"
@@ -88,6 +85,14 @@ fn standard(call: &mut Call) -> Outcome {
         | "TensorScatter"
         | "StringNormalizer"
         | "RMSNormalization" => one(call.same(0)),
+        "Softmax" | "LogSoftmax" | "Hardmax" => {
+            if let (Some(x), Some(axis)) = (call.shape(0), call.node.int("axis"))
+                && !x.is_empty()
+            {
+                call.axis(axis, x.len())?;
+            }
+            one(call.same(0))
+        }
         "Dropout" => Ok(vec![call.same(0); all]),
         "BatchNormalization" => {
             let channels = call.same(3);

@@ -22,3 +22,8 @@ pub fn home() -> PathBuf {
 pub fn logs() -> PathBuf {
     home().join("logs")
 }
+
+/// The folder of an installed runtime (`ort`, `openvino`), where it is or would be.
+pub fn runtime(name: &str) -> PathBuf {
+    home().join("runtimes").join(name)
+}

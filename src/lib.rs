@@ -23,6 +23,7 @@ pub mod prepare;
 pub mod reach;
 pub mod rewrite;
 pub mod run;
+pub mod runtime;
 pub mod target;
 pub mod text;
 pub mod verify;

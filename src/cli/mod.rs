@@ -11,6 +11,7 @@
 //! | 4 | inconclusive: a limit was reached before an answer |
 
 mod bisect;
+mod doctor;
 mod failure;
 mod hydrate;
 mod inspect;
@@ -19,6 +20,7 @@ mod prepare;
 mod progress;
 mod rules;
 mod run;
+mod runtime;
 mod screen;
 mod sizes;
 mod strip;
@@ -54,6 +56,8 @@ enum Command {
     Lower(lower::Args),
     Rules(rules::Args),
     Targets(targets::Args),
+    Runtime(runtime::Args),
+    Doctor(doctor::Args),
     Worker(worker::Args),
     Verify(Box<verify::Args>),
     Bisect(Box<bisect::Args>),
@@ -70,6 +74,8 @@ pub fn main() -> ExitCode {
         Command::Lower(args) => lower::run(args),
         Command::Rules(args) => rules::run(args),
         Command::Targets(args) => targets::run(args),
+        Command::Runtime(args) => runtime::run(args),
+        Command::Doctor(args) => doctor::run(args),
         Command::Worker(args) => worker::run(args),
         Command::Verify(args) => verify::run(*args),
         Command::Bisect(args) => bisect::run(*args),

@@ -18,7 +18,7 @@ pub enum Local {
     /// tract.
     Tract,
     /// ONNX Runtime.
-    Ort(Ort),
+    Ort(Box<Ort>),
     /// Neuron devices.
     Neuron(neuron::Settings),
 }
@@ -33,7 +33,7 @@ impl Local {
             Local::Tract => Box::new(Tract),
             Local::Ort(ort) => {
                 ort.check()?;
-                Box::new(ort.clone())
+                ort.clone()
             }
             Local::Neuron(settings) => Box::new(Neuron::open(settings.clone())?),
         })

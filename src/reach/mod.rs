@@ -7,28 +7,34 @@
 //! | `cpu`, `tract` | tract, in process |
 //! | `ort`, `ort:off`, `ort:basic`, `ort:all` | ONNX Runtime on the CPU, with so much of its graph optimisation |
 //! | `openvino`, `cuda`, ... | the target file of that name |
+//! | `openvino:bf16`, `cuda:off,tf32,device_id=1` | the same in a mode of its file, with other optimisation, other options |
+//! | `cuda:partial` | the same, with the CPU running what the target does not take: otherwise that is an error |
 //! | `worker:COMMAND` | a program that speaks the worker protocol |
 //! | `faulty:N1,N3`, `faulty:N1@tract` | ONNX Runtime (or tract) with known faults of targets planted: simulated |
 //! | `xla`, `xla:f64` | XLA on the CPU, from the HLO that porter writes |
 
+mod command;
 mod error;
 mod local;
+mod provider;
 pub mod simulate;
 mod spec;
 
 use std::path::PathBuf;
 use std::time::Duration;
 
+use indexmap::IndexMap;
+
 pub use error::ReachError;
 pub use local::Local;
 pub use spec::Spec;
 
-use crate::engine::Engine;
 use crate::engine::neuron;
-use crate::engine::ort::{Optimisation, Ort};
+use crate::engine::ort::{Optimisation, Ort, Provider};
 use crate::engine::tract::Tract;
 use crate::engine::worker::{Start, Worker};
 use crate::engine::xla::Xla;
+use crate::engine::{Engine, EngineError};
 use crate::target::{Reach, Target, TargetSet};
 
 /// How a target is to be run.
@@ -47,6 +53,8 @@ pub struct Options {
     pub memory_limit: Option<u64>,
     /// Threads within an operator; 0 leaves the choice to the engine.
     pub threads: usize,
+    /// Options of the target's provider, over those of its file; an empty value leaves one out.
+    pub provider_options: IndexMap<String, String>,
     /// The porter command that runs engines apart; where none is named, this program or one beside it.
     pub program: Option<PathBuf>,
 }
@@ -60,6 +68,7 @@ impl Default for Options {
             time_limit: Duration::from_secs(600),
             memory_limit: None,
             threads: 0,
+            provider_options: IndexMap::new(),
             program: None,
         }
     }
@@ -90,25 +99,91 @@ pub fn open(text: &str, targets: &TargetSet, options: &Options) -> Result<Reache
     };
     match Spec::parse(text)? {
         Spec::Tract => Ok(plain(Box::new(Tract), targets.get("cpu").ok())),
-        Spec::Ort(optimisation) => Ok(plain(ort(optimisation, options)?, targets.get("ort").ok())),
-        Spec::Named(name) => {
-            let target = targets.get(&name)?;
-            match &target.reach {
-                Reach::Tract {} => Ok(plain(Box::new(Tract), Some(target))),
-                Reach::Onnxruntime { provider, .. } if provider == "CPUExecutionProvider" => {
-                    Ok(plain(ort(Optimisation::All, options)?, Some(target)))
-                }
-                Reach::Lowering { run, .. } if run == "xla" => Ok(plain(xla(false, options)?, Some(target))),
-                Reach::Lowering { run, .. } if run == neuron::NAME => {
-                    Ok(plain(on_neuron(target, options)?, Some(target)))
-                }
-                Reach::Worker { command } => Ok(plain(worker(&name, command, options)?, Some(target))),
-                _ => Err(ReachError::NoEngine { target: name }),
-            }
+        Spec::Ort(optimisation) => {
+            let ort = Ort { optimisation, threads: options.threads, provider: None };
+            Ok(plain(placed(ort, options)?, targets.get("ort").ok()))
         }
-        Spec::Worker(command) => Ok(plain(worker("worker", &command, options)?, None)),
+        Spec::Named(name) => named(text, targets.get(&name)?, &[], options),
+        Spec::Tuned { name, words } => named(text, targets.get(&name)?, &words, options),
+        Spec::Worker(command) => {
+            let worker = Worker::start("worker", Start::shell(command), local::limits(options))?;
+            Ok(plain(Box::new(worker), None))
+        }
         Spec::Faulty { faults, base } => simulated(&faults, base.as_deref(), targets, options),
         Spec::Xla { double } => Ok(plain(xla(double, options)?, targets.get("xla").ok())),
+    }
+}
+
+/// The engine that a target file names.
+fn named(text: &str, target: &Target, words: &[String], options: &Options) -> Result<Reached, ReachError> {
+    let engine = match &target.reach {
+        Reach::Onnxruntime { otherwise, .. } => {
+            let Some(ort) = provider::ort(text, target, words, options)? else {
+                return Err(ReachError::NoEngine { target: target.name.clone() });
+            };
+            let settings = ort.provider.clone();
+            match (placed(ort, options), settings, otherwise) {
+                (Err(ReachError::Engine(absent)), Some(provider), Some(command)) if absent.is_absence() => {
+                    apart_from_plugin(absent, &provider, command, options)?
+                }
+                (outcome, ..) => outcome?,
+            }
+        }
+        _ if !words.is_empty() => {
+            let problem = format!("{} takes nothing after a colon", target.name);
+            return Err(ReachError::Spec { text: text.into(), problem });
+        }
+        Reach::Tract {} => Box::new(Tract) as Box<dyn Engine>,
+        Reach::Worker { command, runtime } => {
+            let device = target.setting(options.device.as_deref(), None)?.device.name;
+            let start = command::start(command, runtime.as_deref(), &[("device", &device)]);
+            Box::new(Worker::start(&target.name, start, local::limits(options)).map_err(|error| fixed(error, runtime))?)
+        }
+        Reach::Lowering { run, .. } if run == "xla" => xla(false, options)?,
+        Reach::Lowering { run, .. } if run == neuron::NAME => on_neuron(target, options)?,
+        Reach::Lowering { .. } => return Err(ReachError::NoEngine { target: target.name.clone() }),
+    };
+    Ok(Reached { label: engine.name(), engine, simulated: false, target: Some(target.clone()) })
+}
+
+/// What is missing, with the runtime that brings it as what to do about it.
+fn fixed(error: EngineError, runtime: &Option<String>) -> EngineError {
+    match (error, runtime) {
+        (EngineError::Absent { engine, problem, .. }, Some(runtime)) => {
+            let fix = format!("`porter runtime install {runtime}` gets what it needs");
+            EngineError::Absent { engine, problem, fix }
+        }
+        (error, _) => error,
+    }
+}
+
+/// The worker that stands in where a plug-in is there and offers no device; `absent` is what the plug-in said.
+fn apart_from_plugin(
+    absent: EngineError,
+    provider: &Provider,
+    command: &str,
+    options: &Options,
+) -> Result<Box<dyn Engine>, ReachError> {
+    let plugin = provider.plugin.as_ref();
+    if plugin.is_none_or(|plugin| provider.library(plugin).is_err()) {
+        return Err(absent.into());
+    }
+    let device = plugin.and_then(|plugin| plugin.device.clone()).unwrap_or_default();
+    let settings = serde_json::to_string(&provider.options).unwrap_or_default();
+    let threads = options.threads.to_string();
+    let words = [("device", device.as_str()), ("options", &settings), ("threads", &threads)];
+    let start = command::start(command, provider.runtime.as_deref(), &words);
+    match Worker::start(&provider.label, start, local::limits(options)) {
+        Ok(worker) => Ok(Box::new(worker)),
+        Err(other) => Err(EngineError::Absent {
+            engine: provider.label.clone(),
+            problem: format!("{absent}. Without the plug-in: {other}"),
+            fix: match &provider.runtime {
+                Some(runtime) => format!("`porter runtime install {runtime}` gets both"),
+                None => String::new(),
+            },
+        }
+        .into()),
     }
 }
 
@@ -123,8 +198,8 @@ fn simulated(
     let options = &Options { isolate: false, ..options.clone() };
     let base: Box<dyn Engine> = match base {
         Some("tract") => Box::new(Tract),
-        Some(_) => ort(Optimisation::Off, options)?,
-        None => ort(Optimisation::Off, options).unwrap_or_else(|_| Box::new(Tract)),
+        Some(_) => plain_ort(options)?,
+        None => plain_ort(options).unwrap_or_else(|_| Box::new(Tract)),
     };
     let engine = simulate::faulty(names, base.into(), targets)?;
     Ok(Reached {
@@ -135,9 +210,9 @@ fn simulated(
     })
 }
 
-fn ort(optimisation: Optimisation, options: &Options) -> Result<Box<dyn Engine>, ReachError> {
-    let local = Local::Ort(Ort { optimisation, threads: options.threads });
-    Ok(if options.isolate { local.apart(options)? } else { local.here()? })
+/// ONNX Runtime on the CPU, as it reads the file.
+fn plain_ort(options: &Options) -> Result<Box<dyn Engine>, ReachError> {
+    placed(Ort { optimisation: Optimisation::Off, threads: options.threads, provider: None }, options)
 }
 
 fn xla(double: bool, options: &Options) -> Result<Box<dyn Engine>, ReachError> {
@@ -161,6 +236,8 @@ fn on_neuron(target: &Target, options: &Options) -> Result<Box<dyn Engine>, Reac
     Ok(if options.isolate { local.apart(options)? } else { local.here()? })
 }
 
-fn worker(label: &str, command: &str, options: &Options) -> Result<Box<dyn Engine>, ReachError> {
-    Ok(Box::new(Worker::start(label, Start::Shell(command.into()), local::limits(options))?))
+/// ONNX Runtime in a process of its own, or in this one.
+fn placed(ort: Ort, options: &Options) -> Result<Box<dyn Engine>, ReachError> {
+    let local = Local::Ort(Box::new(ort));
+    Ok(if options.isolate { local.apart(options)? } else { local.here()? })
 }

@@ -12,6 +12,14 @@ pub enum Spec {
     Ort(Optimisation),
     /// A target file.
     Named(String),
+    /// A target file, run in another way than by default: `openvino:bf16`, `cuda:off,partial`, `cuda:device_id=1`.
+    Tuned {
+        /// The target.
+        name: String,
+        /// `off`, `basic` or `all` (optimisation), `partial` (what the target does not take runs on the CPU), a mode of
+        /// the target file, or an option of the provider.
+        words: Vec<String>,
+    },
     /// A program that speaks the worker protocol.
     Worker(String),
     /// Known faults, planted in an engine that has none.
@@ -65,7 +73,14 @@ impl Spec {
             ("xla", Some("f64")) => Ok(Self::Xla { double: true }),
             ("xla", Some(_)) => Err(wrong("expected xla:f32 or xla:f64")),
             (name, None) => Ok(Self::Named(name.into())),
-            (head, Some(_)) => Err(wrong(&format!("'{head}' takes nothing after a colon"))),
+            ("cpu" | "tract", Some(_)) => Err(wrong("tract takes nothing after a colon")),
+            (name, Some(rest)) => {
+                let words: Vec<String> = rest.split(',').map(|word| word.trim().to_string()).collect();
+                if words.iter().any(String::is_empty) {
+                    return Err(wrong("expected words with commas between them after the colon"));
+                }
+                Ok(Self::Tuned { name: name.into(), words })
+            }
         }
     }
 }
@@ -85,6 +100,7 @@ mod tests {
         assert_eq!(told("openvino"), "Named(\"openvino\")");
         assert_eq!(told("worker:python3 a.py --x=1:2"), "Worker(\"python3 a.py --x=1:2\")");
         assert_eq!(told("faulty:N1, N3@tract"), "Faulty { faults: [\"N1\", \"N3\"], base: Some(\"tract\") }");
+        assert_eq!(told("cuda:off,a=1"), "Tuned { name: \"cuda\", words: [\"off\", \"a=1\"] }");
         assert_eq!(told("xla:f64"), "Xla { double: true }");
     }
 
@@ -93,6 +109,7 @@ mod tests {
         assert_eq!(told("ort:fast"), "--target ort:fast: expected ort:off, ort:basic or ort:all");
         assert_eq!(told("worker:"), "--target worker:: expected worker: and the command that starts it");
         assert_eq!(told("faulty:N1@gpu"), "--target faulty:N1@gpu: expected @ort or @tract at the end");
-        assert_eq!(told("cuda:0"), "--target cuda:0: 'cuda' takes nothing after a colon");
+        assert_eq!(told("cpu:0"), "--target cpu:0: tract takes nothing after a colon");
+        assert_eq!(told("cuda:"), "--target cuda:: expected words with commas between them after the colon");
     }
 }

@@ -96,17 +96,28 @@ pub enum Reach {
         /// The provider's options.
         #[serde(default)]
         options: BTreeMap<String, String>,
+        /// Other ways to run it, by a name that follows the target's after a colon (`cuda:tf32`): options that are set
+        /// over those above, or left out where they are empty.
+        #[serde(default)]
+        modes: IndexMap<String, BTreeMap<String, String>>,
         /// Set where the provider is a library of its own.
         #[serde(default)]
         plugin: Option<Plugin>,
         /// What `porter runtime install` takes to get it.
         #[serde(default)]
         runtime: Option<String>,
+        /// The worker that runs the target where the plug-in is there and offers no device.
+        #[serde(default)]
+        otherwise: Option<String>,
     },
     /// A program that speaks the worker protocol.
     Worker {
-        /// The command line.
+        /// The command line. `{python}` is the Python of the runtime, `{workers}` the folder with the worker scripts that
+        /// porter ships.
         command: String,
+        /// What `porter runtime install` takes to get what the worker needs.
+        #[serde(default)]
+        runtime: Option<String>,
     },
     /// Lowered to a compiler's input and compiled ahead of time.
     Lowering {

@@ -37,6 +37,14 @@ pub fn find() -> Option<Library> {
 /// # Errors
 /// There is none, or a variable names a place where it is not.
 pub fn locate() -> Result<Library, EngineError> {
+    locate_for(None)
+}
+
+/// As [`locate`], with the one first that came with a runtime of porter's (`ort-gpu` has another build than `ort`).
+///
+/// # Errors
+/// As [`locate`].
+pub fn locate_for(runtime: Option<&str>) -> Result<Library, EngineError> {
     for variable in ["PORTER_ORT", "ORT_DYLIB_PATH"] {
         if let Some(place) = std::env::var_os(variable).filter(|place| !place.is_empty()) {
             let place = PathBuf::from(place);
@@ -45,12 +53,12 @@ pub fn locate() -> Result<Library, EngineError> {
             return Ok(Library { path, source: variable });
         }
     }
-    let home = std::env::var_os("PORTER_HOME").map(PathBuf::from);
-    if let Some(path) = home.and_then(|home| within(&home).or_else(|| within(&home.join("ort")))) {
+    let home = crate::home::home();
+    let installed = runtime.into_iter().chain(["ort"]).map(crate::home::runtime);
+    if let Some(path) = installed.chain([home.clone(), home.join("ort")]).find_map(|place| within(&place)) {
         return Ok(Library { path, source: "PORTER_HOME" });
     }
-    let python = ["python3", "python"].into_iter().find_map(|python| Some((python, search_path(python)?)));
-    if let Some((python, folders)) = python
+    if let Some((python, folders)) = python_path()
         && let Some(path) = folders.iter().find_map(|folder| within(folder))
     {
         return Ok(Library { path, source: python });
@@ -58,11 +66,24 @@ pub fn locate() -> Result<Library, EngineError> {
     Err(absent("its library is not on this machine".into()))
 }
 
+/// A file of a Python package: in the runtime that porter installed, beside the ONNX Runtime that is used, or where
+/// Python looks for packages.
+pub fn in_package(package: &str, file: &str, runtime: Option<&str>) -> Option<PathBuf> {
+    let folder = package.replace('-', "_");
+    let at = |place: &Path| Some(place.join(&folder).join(file)).filter(|path| path.is_file());
+    let beside = locate_for(runtime).ok().and_then(|library| library.path.ancestors().nth(3).map(Path::to_path_buf));
+    let places = runtime.map(crate::home::runtime).into_iter().chain(beside);
+    places.into_iter().find_map(|place| at(&place)).or_else(|| python_path()?.1.iter().find_map(|place| at(place)))
+}
+
 fn absent(problem: String) -> EngineError {
     EngineError::Absent {
         engine: "ONNX Runtime".into(),
         problem,
-        fix: format!("Install it with: python3 -m pip install onnxruntime=={TESTED}; or set PORTER_ORT to its library"),
+        fix: format!(
+            "Install it with `porter runtime install ort`, or with: python3 -m pip install onnxruntime=={TESTED}; or set \
+             PORTER_ORT to its library"
+        ),
     }
 }
 
@@ -84,6 +105,14 @@ fn is_library(name: &str) -> bool {
     unix || (name.starts_with("libonnxruntime.") && name.ends_with(".dylib")) || name == "onnxruntime.dll"
 }
 
+/// The Python on the path and where it looks for packages; asked once.
+fn python_path() -> Option<(&'static str, &'static [PathBuf])> {
+    static FOUND: OnceLock<Option<(&'static str, Vec<PathBuf>)>> = OnceLock::new();
+    let found =
+        FOUND.get_or_init(|| ["python3", "python"].into_iter().find_map(|python| Some((python, search_path(python)?))));
+    found.as_ref().map(|(python, folders)| (*python, folders.as_slice()))
+}
+
 /// Where a Python looks for packages.
 fn search_path(python: &str) -> Option<Vec<PathBuf>> {
     let output = Command::new(python)
@@ -101,15 +130,16 @@ fn search_path(python: &str) -> Option<Vec<PathBuf>> {
 ///
 /// # Errors
 /// The library is not found, does not load, or is too old. A failure stays for the life of the process.
-pub(super) fn environment() -> Result<&'static ort::environment::Environment, EngineError> {
+/// There is one library to a process: the first call decides which runtime's it is.
+pub(super) fn environment(runtime: Option<&str>) -> Result<&'static ort::environment::Environment, EngineError> {
     static ENVIRONMENT: OnceLock<Result<ort::environment::Environment, EngineError>> = OnceLock::new();
-    ENVIRONMENT.get_or_init(load).as_ref().map_err(Clone::clone)
+    ENVIRONMENT.get_or_init(|| load(runtime)).as_ref().map_err(Clone::clone)
 }
 
 /// The version of the loaded library, such as `1.31.1`; what it says of its build where it names none, empty where no
 /// library is.
-pub(super) fn version() -> String {
-    let Ok(environment) = environment() else { return String::new() };
+pub(super) fn version(runtime: Option<&str>) -> String {
+    let Ok(environment) = environment(runtime) else { return String::new() };
     let own = environment.devices().find(|device| device.ep().is_ok_and(|name| name == "CPUExecutionProvider"));
     own.and_then(|device| metadata(&device, c"version")).unwrap_or_else(|| ort::info().to_string())
 }
@@ -125,8 +155,8 @@ pub(super) fn metadata(device: &ort::device::Device, key: &CStr) -> Option<Strin
     }
 }
 
-fn load() -> Result<ort::environment::Environment, EngineError> {
-    let library = locate()?;
+fn load(runtime: Option<&str>) -> Result<ort::environment::Environment, EngineError> {
+    let library = locate_for(runtime)?;
     let told = |error: String| absent(format!("{} does not load: {error}", library.path.display()));
     let start = || -> Result<_, String> {
         let builder = ort::init_from(&library.path).map_err(|error| match error {

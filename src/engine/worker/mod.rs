@@ -40,7 +40,8 @@ pub trait Form: Send + Sync {
     /// The format's name in the protocol: `onnx`, `stablehlo`.
     fn format(&self) -> &str;
 
-    /// Writes the model's file into a folder, under a name that starts with `stem`, and gives its path.
+    /// Writes the model's file into a folder, under a name that starts with `stem`, and gives its path. What it lays beside
+    /// the file under the same stem goes away with it.
     ///
     /// # Errors
     /// The model cannot be said in this form ([`EngineError::Unsupported`]), or the file cannot be written.
@@ -106,7 +107,7 @@ impl Worker {
                 engine: label.into(),
                 problem: format!("its worker did not answer: {}: {}", death.code, death.problem),
                 fix: match &start {
-                    Start::Shell(line) => format!("Try the command by itself: {line}"),
+                    Start::Shell { line, .. } => format!("Try the command by itself: {line}"),
                     Start::Program(program, _) => format!("Try the command by itself: {}", program.display()),
                 },
             },
@@ -304,7 +305,7 @@ impl WorkerSession {
         let result = match process.request(call).map_err(|death| self.died(Stage::Compile, death))? {
             Ok(result) => result,
             Err(fault) => {
-                remove(&path);
+                remove_model(&path);
                 self.shared.give_back(process);
                 return Err(fault.into_error(label, Stage::Compile));
             }
@@ -373,6 +374,15 @@ fn remove(path: &Path) {
     let _ = std::fs::remove_file(path);
 }
 
+/// Removes a model's file and what lies beside it under its name.
+fn remove_model(path: &Path) {
+    let stem = path.file_stem().unwrap_or_default().to_string_lossy().into_owned() + ".";
+    let beside = path.parent().and_then(|folder| std::fs::read_dir(folder).ok()).into_iter().flatten().flatten();
+    for entry in beside.filter(|entry| entry.file_name().to_string_lossy().starts_with(&stem)) {
+        remove(&entry.path());
+    }
+}
+
 impl Session for WorkerSession {
     fn run(&mut self, inputs: &Tensors) -> Result<Tensors, EngineError> {
         let names: Vec<String> = self.interface.inputs.iter().map(|port| port.name.clone()).collect();
@@ -404,8 +414,7 @@ impl Drop for WorkerSession {
         let Some(Live { mut process, handle, model }) = self.live.take() else { return };
         // A worker that cannot even forget a model is not handed on.
         if let Ok(Ok(_)) = process.request(Call::Release { handle }) {
-            remove(&model);
-            remove(&model.with_extension("onnx.data"));
+            remove_model(&model);
             self.shared.give_back(process);
         }
     }

@@ -23,9 +23,21 @@ const GRACE: Duration = Duration::from_secs(2);
 #[derive(Clone, Debug)]
 pub enum Start {
     /// A command line, given to the shell.
-    Shell(String),
+    Shell {
+        /// The line.
+        line: String,
+        /// Files that are laid into the scratch folder first: their names and what is in them.
+        files: Vec<(&'static str, &'static str)>,
+    },
     /// A program with arguments.
     Program(PathBuf, Vec<String>),
+}
+
+impl Start {
+    /// A command line, given to the shell.
+    pub fn shell(line: impl Into<String>) -> Self {
+        Start::Shell { line: line.into(), files: Vec::new() }
+    }
 }
 
 /// What a worker is held to.
@@ -96,10 +108,15 @@ impl Process {
             .prefix("porter-worker-")
             .tempdir_in(&limits.scratch)
             .map_err(|error| failed(format!("no scratch folder: {error}")))?;
+        if let Start::Shell { files, .. } = start {
+            for (name, text) in files {
+                std::fs::write(scratch.path().join(name), text).map_err(|error| failed(format!("{name}: {error}")))?;
+            }
+        }
         let log = File::create(scratch.path().join(log::NAME)).map_err(|error| failed(error.to_string()))?;
         let mut command = match start {
-            Start::Shell(line) if cfg!(windows) => arguments("cmd", ["/C", line]),
-            Start::Shell(line) => arguments("sh", ["-c", line]),
+            Start::Shell { line, .. } if cfg!(windows) => arguments("cmd", ["/C", line]),
+            Start::Shell { line, .. } => arguments("sh", ["-c", line]),
             Start::Program(program, list) => arguments(program, list),
         };
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(log).env("PORTER_WORKDIR", scratch.path());
@@ -121,7 +138,7 @@ impl Process {
             child,
             input,
             lines,
-            through_shell: matches!(start, Start::Shell(_)),
+            through_shell: matches!(start, Start::Shell { .. }),
             next: 0,
             files: 0,
             limits: limits.clone(),

@@ -84,6 +84,7 @@ pub fn install(runtime: &Runtime, python: Option<&Path>) -> Result<Done, Runtime
         return Err(RuntimeError::Pip { runtime: runtime.name.into(), problem });
     }
     let done = Done { runtime: runtime.name.into(), folder: folder.clone(), python, packages, pins, already: false };
+    write_python(&target, &done).map_err(at(&target))?;
     let record = serde_json::to_string_pretty(&done).unwrap_or_default();
     std::fs::write(target.join(RECORD), record).map_err(at(&target))?;
     // The old one goes into the draft's folder, and away with it.
@@ -92,6 +93,24 @@ pub fn install(runtime: &Runtime, python: Option<&Path>) -> Result<Done, Runtime
     }
     std::fs::rename(&target, &folder).map_err(at(&folder))?;
     Ok(done)
+}
+
+/// `bin/python` in the runtime's folder: the Python that it was installed with, which finds its packages.
+#[cfg(unix)]
+fn write_python(target: &Path, done: &Done) -> std::io::Result<()> {
+    use std::os::unix::fs::PermissionsExt;
+    let quoted = |path: &Path| format!("'{}'", path.display().to_string().replace('\'', r"'\''"));
+    let (folder, python) = (quoted(&done.folder), quoted(&done.python));
+    let script = format!("#!/bin/sh\nPYTHONPATH={folder} PYTHONDONTWRITEBYTECODE=1 exec {python} \"$@\"\n");
+    let path = target.join("bin/python");
+    std::fs::create_dir_all(target.join("bin"))?;
+    std::fs::write(&path, script)?;
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755))
+}
+
+#[cfg(not(unix))]
+fn write_python(_: &Path, _: &Done) -> std::io::Result<()> {
+    Ok(())
 }
 
 /// What is installed of a runtime.

@@ -12,7 +12,7 @@ pub fn default_of(op: &str, attribute: &str) -> Value {
         ("Resize" | "Upsample", "mode") => text("nearest"),
         ("Pad", "mode") => text("constant"),
         ("RoiAlign", "mode") => text("avg"),
-        ("DepthToSpace", "mode") => text("DCR"),
+        ("DepthToSpace" | "SpaceToDepth", "mode") => text("DCR"),
         ("Resize", "coordinate_transformation_mode") => text("half_pixel"),
         ("Resize", "nearest_mode") => text("round_prefer_floor"),
         ("Resize", "keep_aspect_ratio_policy") => text("stretch"),
@@ -23,6 +23,7 @@ pub fn default_of(op: &str, attribute: &str) -> Value {
         ("QuantizeLinear" | "DequantizeLinear", "axis") => Value::Int(1),
         ("Softmax" | "LogSoftmax" | "Hardmax" | "ArgMax", "axis") if op != "ArgMax" => Value::Int(-1),
         ("TopK" | "LayerNormalization" | "OneHot", "axis") => Value::Int(-1),
+        ("Attention", "left_window_size" | "right_window_size") => Value::Int(-1),
         ("Flatten", "axis") => Value::Int(1),
         (_, "axis" | "batch_dims" | "ceil_mode" | "count_include_pad" | "storage_order" | "align_corners") => {
             Value::Int(0)

@@ -4,6 +4,7 @@
 //! stand beside them, and the command line on top is the only place that prints. See `docs/architecture.md`.
 
 pub mod bisect;
+pub mod bench;
 pub mod bundle;
 pub mod cli;
 pub mod compare;

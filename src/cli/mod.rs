@@ -12,6 +12,7 @@
 
 mod bisect;
 mod doctor;
+mod bench;
 mod failure;
 mod hydrate;
 mod inspect;
@@ -50,6 +51,9 @@ struct Cli {
 enum Command {
     Prepare(Box<prepare::Args>),
     Run(Box<run::Args>),
+    Bench(Box<bench::Args>),
+    #[command(hide = true)]
+    BenchCase(Box<bench::CaseArgs>),
     Inspect(inspect::Args),
     Strip(strip::Args),
     Hydrate(hydrate::Args),
@@ -68,6 +72,8 @@ pub fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
         Command::Prepare(args) => prepare::run(*args),
         Command::Run(args) => run::run(*args),
+        Command::Bench(args) => bench::run(*args),
+        Command::BenchCase(args) => bench::run_case(*args),
         Command::Inspect(args) => inspect::run(args),
         Command::Strip(args) => strip::run(args),
         Command::Hydrate(args) => hydrate::run(args),

@@ -1,9 +1,9 @@
 //! The best scores of a raw tensor, `[classes, anchors]`, in little more than one pass over it.
 
-use std::cmp::Ordering;
-
-/// Scores looked at together: one comparison tells whether any of them counts.
-const BLOCK: usize = 64;
+/// Scores whose largest is taken together.
+const BLOCK: usize = 256;
+/// Scores of a block that are looked at together.
+const GROUP: usize = 16;
 
 /// A score that was picked.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -17,41 +17,55 @@ pub struct Pick {
 }
 
 impl Pick {
-    /// Best first; among equals the first anchor, and its first class.
-    fn order(&self, other: &Self) -> Ordering {
-        let scores = other.score.total_cmp(&self.score);
-        scores.then(self.anchor.cmp(&other.anchor)).then(self.class.cmp(&other.class))
+    /// A number that orders picks: best first; among equals the first anchor, and its first class.
+    fn place(&self) -> (u64, u32) {
+        (u64::from(!rising(self.score)) << 32 | u64::from(self.anchor), self.class)
     }
+}
+
+/// The number's bits as a whole number that grows as the number does: comparing those takes no branch.
+fn rising(score: f32) -> u32 {
+    let bits = score.to_bits();
+    if bits >> 31 == 1 { !bits } else { bits | 1 << 31 }
 }
 
 /// The `count` best of `scores`, `anchors` in a row and a row for each class, best first; only those above `floor`.
 /// NaN is above nothing. An anchor is picked once for every class with which it is among the best.
+///
+/// The largest of each block of scores is found in one pass. Of those, the one at place `count` is a bound: so many
+/// scores at least are as large. Only the blocks that reach it are looked into.
 pub fn top_k(scores: &[f32], anchors: usize, count: usize, floor: f32) -> Vec<Pick> {
     if anchors == 0 || count == 0 {
         return Vec::new();
     }
-    let full = 2 * count + BLOCK;
-    let mut picks: Vec<Pick> = Vec::with_capacity(full + BLOCK);
-    let mut above = floor;
-    for (class, row) in scores.chunks_exact(anchors).enumerate() {
-        for (block, values) in row.chunks(BLOCK).enumerate() {
-            if highest(values) <= above {
+    let largest: Vec<f32> = scores.chunks(BLOCK).map(highest).collect();
+    let mut bound = f32::NEG_INFINITY;
+    if largest.len() > count {
+        let mut order: Vec<u32> = largest.iter().map(|&score| !rising(score)).collect();
+        let (_, &mut at, _) = order.select_nth_unstable(count - 1);
+        bound = largest.iter().copied().find(|&score| !rising(score) == at).unwrap_or(bound);
+    }
+    let mut picks: Vec<Pick> = Vec::with_capacity(2 * count.min(scores.len()));
+    // Scores at the bound itself may be any number, all as good as each other.
+    let mut equal = 0;
+    for (block, _) in largest.iter().enumerate().filter(|(_, most)| **most >= bound && **most > floor) {
+        let begin = block * BLOCK;
+        let values = &scores[begin..scores.len().min(begin + BLOCK)];
+        for (group, values) in values.chunks(GROUP).enumerate() {
+            // Counting takes no branch, and tells which groups need one.
+            if values.iter().map(|&score| u32::from(score >= bound)).sum::<u32>() == 0 {
                 continue;
             }
             for (i, &score) in values.iter().enumerate() {
-                if score > above {
-                    picks.push(Pick { score, class: class as u32, anchor: (block * BLOCK + i) as u32 });
+                if score >= bound && score > floor && (score > bound || equal < count) {
+                    equal += usize::from(score == bound);
+                    let place = begin + group * GROUP + i;
+                    picks.push(Pick { score, class: (place / anchors) as u32, anchor: (place % anchors) as u32 });
                 }
-            }
-            if picks.len() >= full {
-                picks.select_nth_unstable_by(count - 1, Pick::order);
-                picks.truncate(count);
-                above = picks[count - 1].score;
             }
         }
     }
-    picks.sort_unstable_by(Pick::order);
-    picks.truncate(count);
+    best_first(&mut picks, count);
     picks
 }
 
@@ -77,24 +91,27 @@ pub fn best_classes(scores: &[f32], anchors: usize, floor: f32) -> Vec<Pick> {
 /// Sorts picks best first and keeps at most `most`.
 pub fn best_first(picks: &mut Vec<Pick>, most: usize) {
     if picks.len() > most && most > 0 {
-        picks.select_nth_unstable_by(most - 1, Pick::order);
+        picks.select_nth_unstable_by_key(most - 1, Pick::place);
     }
     picks.truncate(most);
-    picks.sort_unstable_by(Pick::order);
+    picks.sort_unstable_by_key(Pick::place);
 }
 
-/// The largest value, NaN aside; eight running maxima, so that the loop vectorises.
+/// The largest value, NaN aside; in running maxima side by side, so that the loop vectorises.
 fn highest(values: &[f32]) -> f32 {
     const LANES: usize = 16;
+    let larger = |a: f32, b: f32| if b > a { b } else { a };
     let (groups, rest) = values.as_chunks::<LANES>();
     let mut most = [f32::NEG_INFINITY; LANES];
     for group in groups {
         for (most, &value) in most.iter_mut().zip(group) {
-            *most = if value > *most { value } else { *most };
+            *most = larger(*most, value);
         }
     }
-    let pick = |most: f32, &value: &f32| if value > most { value } else { most };
-    rest.iter().fold(most.iter().fold(f32::NEG_INFINITY, pick), pick)
+    let eight: [f32; 8] = std::array::from_fn(|lane| larger(most[lane], most[lane + 8]));
+    let four: [f32; 4] = std::array::from_fn(|lane| larger(eight[lane], eight[lane + 4]));
+    let most = larger(larger(four[0], four[1]), larger(four[2], four[3]));
+    rest.iter().fold(most, |most, &value| larger(most, value))
 }
 
 #[cfg(test)]
@@ -135,6 +152,15 @@ mod tests {
         let best = best_classes(&scores, 3, 0.15);
         assert_eq!(best.iter().map(|p| (p.score, p.class, p.anchor)).collect::<Vec<_>>(), [(0.5, 1, 0), (0.9, 0, 2)]);
         assert!(top_k(&[], 0, 5, 0.0).is_empty() && best_classes(&[], 0, 0.0).is_empty());
+    }
+
+    #[test]
+    fn equal_scores_are_as_many_as_asked_for() {
+        let picks = top_k(&[1.0; 84_000], 8400, 300, f32::NEG_INFINITY);
+        assert_eq!(picks.len(), 300);
+        let negative: Vec<f32> = (0..84_000).map(|i| -1.0 - i as f32).collect();
+        assert_eq!(top_k(&negative, 8400, 2, f32::NEG_INFINITY).iter().map(|p| p.anchor).collect::<Vec<_>>(), [0, 1]);
+        assert!(top_k(&[f32::NAN; 84_000], 8400, 300, f32::NEG_INFINITY).is_empty());
     }
 
     #[test]

@@ -3,8 +3,8 @@
 //! The layers point one way: [`onnx`] (files) to [`graph`], then rules and targets, then partition and bundle; engines
 //! stand beside them, and the command line on top is the only place that prints. See `docs/architecture.md`.
 
-pub mod bisect;
 pub mod bench;
+pub mod bisect;
 pub mod bundle;
 pub mod cli;
 pub mod compare;

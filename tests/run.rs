@@ -4,7 +4,9 @@ mod common;
 
 use std::path::{Path, PathBuf};
 
-use common::{fetched_model, model_path, porter, redact, run, run_fine, snapshots};
+use common::{fetched_model, model_path, porter, python, redact, run, run_fine, snapshots};
+use porter::inputs::Fit;
+use porter::postprocess::{Answer, BoxForm, Detection, Head, Settings, Step, Task};
 use serde_json::Value;
 
 /// A street as a child would draw it: ground, houses, something with wheels. Every run of the tests draws the same.
@@ -243,4 +245,70 @@ fn the_screen_shows_a_table_and_the_timing() {
         .map(|line| if line.trim_start().starts_with("timing") { "  timing    ..." } else { line })
         .collect();
     snapshots().bind(|| insta::assert_snapshot!("run-screen", shown.join("\n")));
+}
+
+#[test]
+fn raw_heads_are_read_as_onnx_runtimes_own_operators_read_them() {
+    let folder = tempfile::tempdir().unwrap();
+    run_fine(python("check_heads.py").arg(folder.path()));
+    let raw = porter::inputs::read(&folder.path().join("raw.npz")).unwrap();
+    let wanted = porter::inputs::read(&folder.path().join("wanted.npz")).unwrap();
+    let read = |step: Step, confidence: f32| -> Vec<Detection> {
+        let head = Head {
+            task: Task::Segment,
+            tensor: "raw".into(),
+            prototypes: Some("protos".into()),
+            step,
+            classes: Some(12),
+            keypoints: None,
+        };
+        let settings = Settings { confidence, ..Settings::default() };
+        let Answer::Things(found) = head.read(&raw, 0, &settings).unwrap() else { panic!() };
+        let best = &found[..1];
+        let mask = &head.masks(&raw, 0, best, [160, 160], &Fit::identity(160, 160)).unwrap()[0];
+        let theirs = wanted["mask"].to_f32s().unwrap();
+        let inside = |x: u32, y: u32| {
+            let (x, y) = (x.wrapping_sub(mask.origin[0]), y.wrapping_sub(mask.origin[1]));
+            x < mask.width && y < mask.height() && mask.pixels[(y * mask.width + x) as usize]
+        };
+        let unlike = (0..160 * 160u32).filter(|&i| inside(i % 160, i / 160) != (theirs[i as usize] > 0.0)).count();
+        assert!(mask.area() > 50 && unlike * 100 <= mask.area(), "{unlike} of {}", mask.area());
+        found
+    };
+    let scores: Vec<f32> = read(Step::TopK(BoxForm::Centre), -1.0).iter().map(|one| one.score).collect();
+    assert_eq!(scores, wanted["top"].to_f32s().unwrap());
+    let found = read(Step::Nms(BoxForm::Centre), 0.25);
+    let theirs = wanted["found"].to_f32s().unwrap();
+    assert!(found.len() > 100 && found.len() * 6 == theirs.len(), "{} {}", found.len(), theirs.len() / 6);
+    for (ours, theirs) in found.iter().zip(theirs.chunks(6)) {
+        assert_eq!((ours.score, ours.class), (theirs[0], theirs[1] as usize));
+        assert!((ours.corners[0] - (theirs[2] - theirs[4] / 2.0)).abs() < 1e-3);
+    }
+}
+
+#[test]
+fn bench_measures_targets_in_turns() {
+    let folder = tempfile::tempdir().unwrap();
+    let (csv, plot) = (folder.path().join("out.csv"), folder.path().join("out.svg"));
+    let model = fetched_model("magika/1.0.3/model.onnx");
+    let mut command = porter();
+    command.args(["bench", "--json", "--target", "ort,tract", "--batch", "1,2", "--jobs", "2", "--runs", "6", "--csv"]);
+    let (code, text, said) = run(command.arg(&csv).arg("--plot").arg(&plot).arg(&model));
+    assert_eq!(code, 0, "{said}");
+    let rows = json(&text)["results"].as_array().unwrap().clone();
+    assert_eq!(rows.len(), 8, "two targets, two batches, one job and two");
+    for row in &rows {
+        let runs = 6 * row["jobs"].as_u64().unwrap();
+        assert_eq!(row["times"]["runs"].as_u64(), Some(runs), "{row}");
+        let figure = |name: &str| row["times"][name].as_f64().unwrap();
+        assert!(0.0 < figure("least") && figure("median") <= figure("p95") && figure("p95") <= figure("p99"), "{row}");
+        assert!(row["elements_per_second"].as_f64().unwrap() > 0.0 && row["compile_seconds"].as_f64().unwrap() > 0.0);
+        #[cfg(target_os = "linux")]
+        assert!(row["peak_bytes"].as_u64().unwrap() > 10 << 20, "{row}");
+    }
+    assert_eq!(std::fs::read_to_string(&csv).unwrap().lines().count(), 9);
+    assert!(std::fs::read_to_string(&plot).unwrap().contains("<polyline"));
+    let (code, _, told) = run(porter().args(["bench", "--batch", "1,4"]).arg(model_path("yolo26n-cls.onnx")));
+    assert_eq!(code, 2);
+    assert!(told.contains("--batch 4: its batch is fixed at 1"), "{told}");
 }

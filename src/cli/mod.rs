@@ -13,6 +13,7 @@
 mod bisect;
 mod doctor;
 mod bench;
+mod bisect;
 mod failure;
 mod hydrate;
 mod inspect;

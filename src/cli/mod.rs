@@ -10,10 +10,9 @@
 //! | 3 | the environment lacks something: an engine, a library, a disk with room |
 //! | 4 | inconclusive: a limit was reached before an answer |
 
-mod bisect;
-mod doctor;
 mod bench;
 mod bisect;
+mod doctor;
 mod failure;
 mod hydrate;
 mod inspect;

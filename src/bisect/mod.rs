@@ -5,6 +5,7 @@
 //! with what the [reference](reference) computes, [judged](judge) by measured noise.
 
 pub mod evidence;
+pub mod heal;
 pub mod judge;
 pub mod pieces;
 pub mod probe;
@@ -13,6 +14,7 @@ pub mod report;
 pub mod repro;
 pub mod search;
 pub mod subject;
+pub mod sweep;
 
 use std::collections::HashMap;
 use std::path::PathBuf;

@@ -5,6 +5,7 @@
 //! with what the [reference](reference) computes, [judged](judge) by measured noise.
 
 pub mod evidence;
+pub mod heal;
 pub mod judge;
 pub mod pieces;
 pub mod probe;
@@ -13,6 +14,7 @@ pub mod report;
 pub mod repro;
 pub mod search;
 pub mod subject;
+pub mod sweep;
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -146,7 +148,9 @@ pub fn bisect(
         overlay: None,
         probes: Default::default(),
     };
-    let free = subject::batch_is_free(model) && options.sizes.batch.is_none() && options.inputs.is_empty();
+    // Whoever gives sizes or inputs has chosen the batch.
+    let chosen = options.sizes.batch.is_some() || !options.sizes.shapes.is_empty() || !options.inputs.is_empty();
+    let free = subject::batch_is_free(model) && !chosen;
     let batches: Vec<Option<i64>> = match free && !options.batches.is_empty() {
         true => options.batches.iter().copied().map(Some).collect(),
         false => vec![options.sizes.batch],

@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use super::{Failure, Outcome, progress::Progress, screen, sizes::Sizes};
 use crate::bisect::report::{Fault, Kind, Report, Verdict};
-use crate::bisect::{self, BisectError, Options, Suspect, repro};
+use crate::bisect::{self, BisectError, Options, Suspect, heal, repro};
 use crate::reach::{self, ReachError};
+use crate::rewrite::RuleSet;
 use crate::target::TargetSet;
 
 /// Find the nodes at which a target goes wrong, and prove it
@@ -60,6 +61,9 @@ pub struct Args {
     /// Folder for the report and, for each fault, a folder that shows it to others
     #[arg(short, long, value_name = "DIR")]
     output: Option<PathBuf>,
+    /// Try the rewrites that could answer the faults, and write what heals as an overlay of the target
+    #[arg(long)]
+    heal: bool,
     /// Folder or file with targets or overlays, over those that porter ships
     #[arg(long, value_name = "PATH")]
     targets: Option<PathBuf>,
@@ -111,6 +115,10 @@ pub fn run(args: Args) -> Outcome {
         bisect::bisect(&model, &file, reference.engine.as_ref(), &suspect, &options, &|step| progress.step(step));
     let (mut report, proofs) = found.map_err(|error| failure(&args.model, error))?;
     report.target_spec = args.target.clone();
+    if args.heal && !report.faults.is_empty() {
+        progress.step("healing");
+        heal_all(&args, &model, &mut report, &proofs, reference.engine.as_ref(), &suspect, &options)?;
+    }
     if let Some(folder) = &args.output {
         for proof in &proofs {
             let fault = report.faults[proof.fault].clone();
@@ -130,6 +138,36 @@ pub fn run(args: Args) -> Outcome {
         Verdict::Faulty | Verdict::Nondeterministic => 1,
         Verdict::Inconclusive => 4,
     }))
+}
+
+/// Tries rules, and writes those that heal as an overlay beside the report, or in the working folder.
+fn heal_all(
+    args: &Args,
+    model: &crate::graph::Model,
+    report: &mut Report,
+    proofs: &[bisect::Proof],
+    reference: &dyn crate::engine::Engine,
+    suspect: &Suspect,
+    options: &Options,
+) -> Result<(), Failure> {
+    let rules = RuleSet::shipped();
+    let healed = heal::heal(model, report, proofs, reference, suspect, &rules, options);
+    let Some(healed) = healed.map_err(|error| failure(&args.model, error))? else {
+        report.notes.push("no rule heals any of it".into());
+        return Ok(());
+    };
+    let folder = args.output.clone().unwrap_or_default();
+    let path = folder.join("overlay.yaml");
+    let text = serde_yaml::to_string(&healed.overlay).map_err(Failure::environment)?;
+    let failed = |error: std::io::Error| Failure::environment(format!("{}: {error}", path.display()));
+    if !folder.as_os_str().is_empty() {
+        std::fs::create_dir_all(&folder).map_err(failed)?;
+    }
+    std::fs::write(&path, text).map_err(failed)?;
+    let whole = if healed.whole { "the whole model agrees with it" } else { "the whole model still differs with it" };
+    report.notes.push(format!("{}: {whole}; porter prepare --targets {} applies it", path.display(), path.display()));
+    report.overlay = Some(path.display().to_string());
+    Ok(())
 }
 
 fn write_report(folder: &Path, report: &Report) -> Result<(), Failure> {
@@ -274,7 +312,7 @@ fn sentences(fault: &Fault) -> Vec<String> {
         said.push(format!("Known as {quirk}."));
     }
     if let Some(rule) = &fault.rewrite {
-        said.push(format!("The rule {rule} answers it: with it, the region and the whole model agree."));
+        said.push(format!("The rule {rule} answers it: with it, the region agrees."));
     }
     said
 }

@@ -25,6 +25,7 @@ mod runtime;
 mod screen;
 mod sizes;
 mod strip;
+mod sweep;
 mod targets;
 mod verify;
 mod worker;
@@ -65,6 +66,7 @@ enum Command {
     Worker(worker::Args),
     Verify(Box<verify::Args>),
     Bisect(Box<bisect::Args>),
+    Sweep(sweep::Args),
 }
 
 /// Runs the command that the arguments name.
@@ -85,6 +87,7 @@ pub fn main() -> ExitCode {
         Command::Worker(args) => worker::run(args),
         Command::Verify(args) => verify::run(*args),
         Command::Bisect(args) => bisect::run(*args),
+        Command::Sweep(args) => sweep::run(args),
     };
     outcome.unwrap_or_else(|failure| failure.show())
 }

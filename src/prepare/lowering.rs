@@ -98,7 +98,7 @@ fn write_forms(draft: &Draft, part: &Part, lowered: &Lowered) -> Result<(), Bund
         match form.format.as_str() {
             "hlo" => onnx::write_message(&path, &hlo::to_proto(&lowered.module))?,
             "stablehlo" => {
-                onnx::write_with(&path, |out| hlo::text::write(&lowered.module, hlo::text::Constants::Written, out))?;
+                onnx::write_with(&path, |out| hlo::text::write(&lowered.module, hlo::text::Constants::Elided, out))?;
             }
             _ => lower::write_weights(&path, &lowered.weights)?,
         }

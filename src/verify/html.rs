@@ -17,15 +17,15 @@ pub fn html(found: &Verification) -> String {
         "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><title>{}</title><style>{STYLE}</style></head><body>\n",
         escape(&title)
     );
-    let _ = write!(
+    let _ = writeln!(
         page,
-        "<h1>{} on {} <span class=\"{v}\">{v}</span></h1>\n",
+        "<h1>{} on {} <span class=\"{v}\">{v}</span></h1>",
         escape(&found.model),
         escape(&found.target.name),
         v = found.verdict.name()
     );
     for sentence in &found.story {
-        let _ = write!(page, "<p>{}</p>\n", escape(sentence));
+        let _ = writeln!(page, "<p>{}</p>", escape(sentence));
     }
     facts(&mut page, found);
     page.push_str("<h2>Tensors, in the model's order, each where it is worst</h2>\n");
@@ -104,15 +104,15 @@ fn table(page: &mut String, rows: &[(&Judged, String)]) {
             }
             None => page.push_str("<td colspan=\"8\"></td>"),
         }
-        let _ = write!(page, "<td>{}</td><td>{}</td></tr>\n", histogram(&finding.histogram), escape(sample));
+        let _ = writeln!(page, "<td>{}</td><td>{}</td></tr>", histogram(&finding.histogram), escape(sample));
         if !finding.reason.is_empty() {
-            let _ = write!(page, "<tr><td></td><td colspan=\"12\">{}</td></tr>\n", escape(&finding.reason));
+            let _ = writeln!(page, "<tr><td></td><td colspan=\"12\">{}</td></tr>", escape(&finding.reason));
         }
         for block in &judged.blocks {
             let m = &block.metrics;
-            let _ = write!(
+            let _ = writeln!(
                 page,
-                "<tr class=\"block\"><td>{}</td><td>{}..{}</td><td></td><td>{:.2e}</td><td></td><td></td><td>{:.2e}</td><td>{:.9}</td><td>{:.9}</td><td>{:.7}</td><td>{} / {}</td><td></td><td></td></tr>\n",
+                "<tr class=\"block\"><td>{}</td><td>{}..{}</td><td></td><td>{:.2e}</td><td></td><td></td><td>{:.2e}</td><td>{:.9}</td><td>{:.9}</td><td>{:.7}</td><td>{} / {}</td><td></td><td></td></tr>",
                 escape(&block.block.name),
                 block.block.begin,
                 block.block.end,

@@ -201,8 +201,11 @@ fn unrepeatable(running: &mut Running, inputs: &Tensors, first: &Tensors) -> Opt
     Some(first.iter().map(apart).fold(0.0, f64::max))
 }
 
+/// A batch size, where it is free, and the kinds of samples at it.
+type Batch = (Option<i64>, Vec<Kind>);
+
 /// Batch sizes with the kinds of samples for each; one entry without a size where the batch is fixed.
-fn batches(subject: &Subject, options: &Options) -> Result<Vec<(Option<i64>, Vec<Kind>)>, VerifyError> {
+fn batches(subject: &Subject, options: &Options) -> Result<Vec<Batch>, VerifyError> {
     if !options.given.is_empty() {
         return Ok(vec![(None, Vec::new())]);
     }

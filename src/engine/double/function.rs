@@ -33,7 +33,7 @@ impl Function {
             "HardSigmoid" => (attribute("alpha", 0.2), attribute("beta", 0.5)),
             "LeakyRelu" => (attribute("alpha", 0.01), 0.0),
             "Elu" | "Celu" | "ThresholdedRelu" | "Swish" => (attribute("alpha", 1.0), 0.0),
-            "Selu" => (attribute("alpha", 1.67326319217681884765625), attribute("gamma", 1.05070102214813232421875)),
+            "Selu" => (attribute("alpha", 1.673_263_192_176_818_8), attribute("gamma", 1.050_701_022_148_132_3)),
             "Shrink" => (attribute("lambd", 0.5), attribute("bias", 0.0)),
             "Gelu" => ((node.string("approximate") == Some("tanh")) as u8 as f64, 0.0),
             _ => return None,

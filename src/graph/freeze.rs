@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use super::value::is_placeholder;
 use super::{Dim, Graph, GraphError, Model, ValueId};
 
 /// Sizes to freeze.
@@ -47,7 +48,7 @@ pub fn freeze(model: &mut Model, sizes: &Freeze) -> Result<(), GraphError> {
                     Dim::Fixed(fixed) if *fixed != size => {
                         return Err(wrong(format!("gives {size} where the model was exported with {fixed}: {said}")));
                     }
-                    Dim::Symbol(symbol) => {
+                    Dim::Symbol(symbol) if !is_placeholder(symbol) => {
                         if let Some(&other) = names.get(symbol).filter(|&&other| other != size) {
                             return Err(wrong(format!("gives {size} for {symbol}, which is {other} already")));
                         }
@@ -74,7 +75,7 @@ fn freeze_batch(graph: &mut Graph, batch: i64, names: &mut HashMap<String, i64>)
         match first {
             Dim::Fixed(size) if *size == batch => free += 1,
             Dim::Fixed(_) => fixed = fixed.or(Some(id)),
-            Dim::Symbol(name) => {
+            Dim::Symbol(name) if !is_placeholder(name) => {
                 free += 1;
                 match names.get(name) {
                     Some(&size) if size != batch => {
@@ -87,7 +88,7 @@ fn freeze_batch(graph: &mut Graph, batch: i64, names: &mut HashMap<String, i64>)
                 };
                 *first = Dim::Fixed(batch);
             }
-            Dim::Unknown => {
+            Dim::Symbol(_) | Dim::Unknown => {
                 free += 1;
                 *first = Dim::Fixed(batch);
             }
@@ -158,8 +159,8 @@ fn guess_all(model: &Model, free_image: [i64; 2]) -> (Freeze, Vec<String>) {
             .zip(guesses)
             .map(|(dim, guess)| match dim {
                 Dim::Fixed(size) => *size,
-                Dim::Symbol(name) => *names.entry(name.clone()).or_insert(guess),
-                Dim::Unknown => guess,
+                Dim::Symbol(name) if !is_placeholder(name) => *names.entry(name.clone()).or_insert(guess),
+                Dim::Symbol(_) | Dim::Unknown => guess,
             })
             .collect();
         let list = shape.iter().map(i64::to_string).collect::<Vec<_>>().join(",");
@@ -273,6 +274,18 @@ mod tests {
         assert!(freeze(&mut model, &Freeze { batch: Some(1), ..Default::default() }).is_ok());
         let told = freeze(&mut model, &Freeze { batch: Some(4), ..Default::default() }).unwrap_err().to_string();
         assert!(told.contains("fixed batch: x float[1,3]"), "{told}");
+    }
+
+    /// Some exporters name every size that they do not know `?`.
+    #[test]
+    fn a_placeholder_is_no_name() {
+        let mut b = Build::new();
+        let x = b.input("x", DType::Float, &[1, 3, 4, 4]);
+        let y = b.op("Relu", "y", &[x]);
+        let mut model = b.finish(&[y]);
+        model.graph.value_mut(x).shape = Some(vec![Dim::Symbol("?".into()); 4]);
+        freeze(&mut model, &Freeze { shapes: vec![("x".into(), vec![1, 3, 48, 192])], batch: None }).unwrap();
+        assert_eq!(shape(&model, "x"), "float[1,3,48,192]");
     }
 
     #[test]

@@ -30,6 +30,19 @@ impl Dim {
             _ => None,
         }
     }
+
+    /// The name of a size that has one. What some exporters write for every size that they do not know is none.
+    pub fn name(&self) -> Option<&str> {
+        match self {
+            Dim::Symbol(name) if !is_placeholder(name) => Some(name),
+            _ => None,
+        }
+    }
+}
+
+/// Whether a dimension's name is what some exporters write for every dimension that they do not know.
+pub(in crate::graph) fn is_placeholder(name: &str) -> bool {
+    matches!(name, "?" | "-1" | "None")
 }
 
 impl fmt::Display for Dim {

@@ -306,7 +306,7 @@ impl Plan {
                 let Some(slot) = self.slots.iter().find(|slot| slot.name == *name) else { continue };
                 let array = &arrays[run.min(arrays.len() - 1)];
                 for (dim, &size) in slot.dims.iter().flatten().zip(&array.entry.dims) {
-                    let Dim::Symbol(symbol) = dim else { continue };
+                    let Some(symbol) = dim.name() else { continue };
                     let (other, from) = *sizes.entry(symbol).or_insert((size, array));
                     if other != size {
                         return Err(InputError::Tensor {
@@ -401,7 +401,7 @@ impl Plan {
         let sizes = self.slots.iter().filter_map(|slot| Some((slot.dims.as_ref()?, tensors.get(&slot.name)?)));
         let sizes: HashMap<String, i64> = sizes
             .flat_map(|(dims, tensor)| dims.iter().zip(tensor.dims().to_vec()))
-            .filter_map(|(dim, size)| if let Dim::Symbol(name) = dim { Some((name.clone(), size)) } else { None })
+            .filter_map(|(dim, size)| dim.name().map(|name| (name.to_string(), size)))
             .collect();
         let options = samples::Options { seed: self.seed.unwrap_or(0), batch: Some(self.batch as i64), sizes };
         let made: Tensors = models.iter().rev().flat_map(|model| samples::with_options(model, &options)).collect();

@@ -191,7 +191,8 @@ mod tests {
         assert_eq!(codes(&module), [""; 0]);
         let instructions = &mut module.computations.last_mut().unwrap().instructions;
         instructions[0].id = Some((1 << 31) + 1);
-        instructions[1].shape.as_mut().unwrap().is_dynamic_dimension[0] = 1;
+        let mut shapes = instructions.iter_mut().rev().filter_map(|one| one.shape.as_mut());
+        shapes.find(|shape| !shape.is_dynamic_dimension.is_empty()).unwrap().is_dynamic_dimension[0] = 1;
         assert_eq!(codes(&module), ["N46", "NCC_EMOD025"]);
     }
 

@@ -171,6 +171,9 @@ struct Source<'a> {
 
 impl Source<'_> {
     fn error(&self, message: impl Into<String>, label: impl Into<String>, place: Option<Span>) -> Box<RuleError> {
+        // A file so spoilt that the place is not found shows its first line, and with it its name.
+        let first_line = 0..self.text.find('\n').unwrap_or(self.text.len());
+        let place = Some(place.unwrap_or(first_line));
         Box::new(RuleError {
             rule: self.rule.clone(),
             message: message.into(),

@@ -28,6 +28,7 @@ use call::{Call, Names};
 pub(in crate::graph) use fact::{Elements, Fact, TRACKED};
 pub(in crate::graph) use size::Size;
 
+use super::value::is_placeholder;
 use super::{AttributeValue, Dim, Graph, GraphError, Model, Node, NodeId, ValueId, fold};
 use crate::onnx::{DType, Tensor};
 
@@ -257,7 +258,7 @@ impl Walk {
             if value.producer.is_none() || is_output {
                 // The border keeps the names that it was declared with.
                 for (dim, old) in dims.iter_mut().zip(old.into_iter().flatten()) {
-                    if matches!((&*dim, &old), (Dim::Symbol(_), Dim::Symbol(name)) if !size::is_placeholder(name)) {
+                    if matches!((&*dim, &old), (Dim::Symbol(_), Dim::Symbol(name)) if !is_placeholder(name)) {
                         *dim = old;
                     }
                 }

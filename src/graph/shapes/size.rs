@@ -50,7 +50,7 @@ impl From<&Dim> for Size {
     fn from(dim: &Dim) -> Self {
         match dim {
             Dim::Fixed(size) => Size::Fixed(*size),
-            Dim::Symbol(text) if is_placeholder(text) => Size::Unknown,
+            Dim::Symbol(text) if crate::graph::value::is_placeholder(text) => Size::Unknown,
             Dim::Symbol(text) => Size::parse(text),
             Dim::Unknown => Size::Unknown,
         }
@@ -274,11 +274,6 @@ impl Size {
             _ => None,
         }
     }
-}
-
-/// Whether a dimension's name is what some exporters write for every dimension that they do not know.
-pub fn is_placeholder(name: &str) -> bool {
-    matches!(name, "?" | "-1" | "None")
 }
 
 /// Computes in 64 bits what becomes known.

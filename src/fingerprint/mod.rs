@@ -239,6 +239,3 @@ impl View {
             })
     }
 }
-
-#[cfg(test)]
-mod tests;

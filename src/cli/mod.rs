@@ -16,6 +16,7 @@ mod doctor;
 mod failure;
 mod hydrate;
 mod inspect;
+mod limits;
 mod lower;
 mod prepare;
 mod progress;
@@ -42,7 +43,9 @@ pub type Outcome = Result<ExitCode, Failure>;
 /// Moves ONNX models to accelerators, with proof that nothing else changed.
 #[derive(Parser)]
 #[command(name = "porter", version, arg_required_else_help = true, max_term_width = 100)]
-#[command(after_help = "Exit codes: 0 fine, 1 a check failed, 2 bad input, 3 the environment lacks something.")]
+#[command(
+    after_help = "Exit codes: 0 fine, 1 a check failed or a fault was found, 2 bad input, 3 the environment lacks something, 4 inconclusive."
+)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -71,6 +74,7 @@ enum Command {
 
 /// Runs the command that the arguments name.
 pub fn main() -> ExitCode {
+    crate::reach::this_is_the_command();
     let outcome = match Cli::parse().command {
         Command::Prepare(args) => prepare::run(*args),
         Command::Run(args) => run::run(*args),

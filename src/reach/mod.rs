@@ -26,7 +26,7 @@ use std::time::Duration;
 use indexmap::IndexMap;
 
 pub use error::ReachError;
-pub use local::Local;
+pub use local::{Local, this_is_the_command};
 pub use spec::Spec;
 
 use crate::engine::neuron;

@@ -106,6 +106,9 @@ pub enum Reach {
         /// What `porter runtime install` takes to get it.
         #[serde(default)]
         runtime: Option<String>,
+        /// The one operating system that has it, as Rust names them (`macos`).
+        #[serde(default)]
+        system: Option<String>,
         /// The worker that runs the target where the plug-in is there and offers no device.
         #[serde(default)]
         otherwise: Option<String>,

@@ -20,6 +20,7 @@ mod doctor;
 mod failure;
 mod hydrate;
 mod inspect;
+mod limits;
 mod lower;
 mod prepare;
 mod progress;
@@ -47,7 +48,7 @@ pub type Outcome = Result<ExitCode, Failure>;
 #[derive(Parser)]
 #[command(name = "porter", version, arg_required_else_help = true, max_term_width = 100)]
 #[command(
-    after_help = "Exit codes: 0 fine, 1 a check failed, 2 bad input, 3 the environment lacks something, 4 inconclusive."
+    after_help = "Exit codes: 0 fine, 1 a check failed or a fault was found, 2 bad input, 3 the environment lacks something, 4 inconclusive."
 )]
 struct Cli {
     #[command(subcommand)]
@@ -77,6 +78,7 @@ enum Command {
 
 /// Runs the command that the arguments name.
 pub fn main() -> ExitCode {
+    crate::reach::this_is_the_command();
     let as_json = asks_for_json();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,

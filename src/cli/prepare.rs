@@ -7,7 +7,7 @@ use std::time::Instant;
 use super::{Failure, Outcome, progress::Progress, rules, screen, sizes::Sizes, targets};
 use crate::bundle::{BundleError, Draft, Manifest, TextFile};
 use crate::lower::Weights;
-use crate::onnx::DType;
+use crate::onnx::{DType, ModelFile};
 use crate::prepare::{self, Options, PrepareError, Prepared, check, report};
 use crate::target::Head;
 
@@ -73,8 +73,12 @@ pub(super) fn parse_dtype(text: &str) -> Result<DType, String> {
 pub fn run(args: Args) -> Outcome {
     let start = Instant::now();
     let progress = Progress::new(args.json);
-    // Started first: on a large model everything else is done in the time it takes.
-    let digest = hash_in_background(&args.model);
+    let file = ModelFile::open(&args.model)?;
+    // Hashing a large model takes longer than preparing it, so it is started first and both go on at once.
+    let digest = std::thread::spawn({
+        let file = file.clone();
+        move || file.sha256()
+    });
     let targets = targets::load(args.targets.as_deref())?;
     let target = targets.get(&args.target).map_err(Failure::diagnostic)?;
     let rules = rules::load(args.rules.as_deref())?;
@@ -89,11 +93,11 @@ pub fn run(args: Args) -> Outcome {
         weights: if args.weights == "separate" { Weights::Separate } else { Weights::Constants },
     };
     let folder = args.output.clone().unwrap_or_else(|| default_folder(&args.model, &args.target));
-    let file = args.model.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    let name = args.model.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
 
     progress.step("reading");
-    let model = crate::load(&args.model)?;
-    let mut prepared = prepare::prepare(model, &file, target, &rules, &options, &|step| progress.step(step))
+    let model = crate::load_open(&file)?;
+    let mut prepared = prepare::prepare(model, &name, target, &rules, &options, &|step| progress.step(step))
         .map_err(|error| failure(&args.model, error))?;
     progress.step("writing");
     let draft = Draft::new(&folder).map_err(bundle_failure)?;
@@ -128,11 +132,8 @@ pub fn run(args: Args) -> Outcome {
         }
         checked = Some(outcome);
     }
-    prepared.manifest.model.sha256 = match digest.join() {
-        Ok(Ok(digest)) => digest,
-        Ok(Err(error)) => return Err(Failure::input(format!("{}: {error}", args.model.display()))),
-        Err(_) => return Err(Failure::environment("the thread that hashes the model ended early")),
-    };
+    prepared.manifest.model.sha256 =
+        digest.join().map_err(|_| Failure::environment("the thread that hashes the model ended early"))?;
     let mut files = prepared.files.clone();
     files.push(TextFile { name: "report.md".into(), text: report::markdown(&prepared.manifest), executable: false });
     draft.finish(&prepared.manifest, &files).map_err(bundle_failure)?;
@@ -165,12 +166,6 @@ fn bundle_failure(error: BundleError) -> Failure {
 fn default_folder(model: &Path, target: &str) -> PathBuf {
     let stem = model.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_else(|| "model".into());
     PathBuf::from(format!("{stem}.{target}"))
-}
-
-/// Hashing a large model takes longer than preparing it, so both go on at once.
-fn hash_in_background(model: &Path) -> std::thread::JoinHandle<std::io::Result<String>> {
-    let model = model.to_path_buf();
-    std::thread::spawn(move || crate::onnx::sha256(&model))
 }
 
 fn failure(model: &Path, error: PrepareError) -> Failure {
@@ -258,10 +253,11 @@ fn describe(prepared: &Prepared) -> String {
     words.join(", ")
 }
 
-/// `, answers N1, N3` for a rule that known faults call for.
+/// `, answers N1 at 3 nodes, N3 at 1` for a rule that known faults call for.
 fn answers(m: &Manifest, rule: &str) -> String {
-    let ids: Vec<&str> = m.quirks.iter().filter(|q| q.answer.as_deref() == Some(rule)).map(|q| q.id.as_str()).collect();
-    if ids.is_empty() { String::new() } else { format!(", answers {}", ids.join(", ")) }
+    let answered = m.quirks.iter().filter(|quirk| quirk.answer.as_deref() == Some(rule));
+    let told: Vec<String> = answered.map(|quirk| format!("{} at {}", quirk.id, quirk.nodes.len())).collect();
+    if told.is_empty() { String::new() } else { format!(", answers {}", told.join(", ")) }
 }
 
 /// The operators that were refused, each once, with the reason.

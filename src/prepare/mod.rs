@@ -12,6 +12,7 @@ mod lowering;
 mod pipeline;
 pub mod report;
 mod script;
+mod trial;
 
 use crate::engine::EngineError;
 use crate::graph::freeze::Freeze;

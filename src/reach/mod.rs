@@ -26,7 +26,7 @@ use std::time::Duration;
 use indexmap::IndexMap;
 
 pub use error::ReachError;
-pub use local::Local;
+pub use local::{Local, this_is_the_command};
 pub use spec::Spec;
 
 use crate::engine::neuron;
@@ -111,6 +111,17 @@ pub fn open(text: &str, targets: &TargetSet, options: &Options) -> Result<Reache
         }
         Spec::Faulty { faults, base } => simulated(&faults, base.as_deref(), targets, options),
         Spec::Xla { double } => Ok(plain(xla(double, options)?, targets.get("xla").ok())),
+    }
+}
+
+/// The engine of a target, where this machine has it: tract, or a provider of ONNX Runtime that starts. `None` for targets
+/// that are compiled for ahead of time.
+pub fn at_hand(target: &Target) -> Option<Box<dyn Engine>> {
+    match target.reach {
+        Reach::Tract {} | Reach::Onnxruntime { .. } => {
+            Some(named(&target.name, target, &[], &Options::default()).ok()?.engine)
+        }
+        _ => None,
     }
 }
 

@@ -63,6 +63,9 @@ pub struct Target {
     /// Names for sets of element types that the operator table uses.
     #[serde(default, deserialize_with = "unique")]
     pub types: IndexMap<String, Vec<String>>,
+    /// Element types that it computes in another one where an operator does not take them, with casts of its own.
+    #[serde(default)]
+    pub casts: IndexMap<DType, DType>,
     /// What it can run, by operator (`domain:Operator` outside ai.onnx).
     #[serde(deserialize_with = "unique")]
     pub operators: IndexMap<String, Entry>,
@@ -109,6 +112,9 @@ pub enum Reach {
         /// What `porter runtime install` takes to get it.
         #[serde(default)]
         runtime: Option<String>,
+        /// The one operating system that has it, as Rust names them (`macos`).
+        #[serde(default)]
+        system: Option<String>,
         /// The worker that runs the target where the plug-in is there and offers no device.
         #[serde(default)]
         otherwise: Option<String>,

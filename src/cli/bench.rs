@@ -189,7 +189,7 @@ pub fn run(args: Args) -> Outcome {
     }
     for row in rows.iter().filter(|row| row.error.is_some()) {
         let error = row.error.as_deref().unwrap_or_default();
-        eprintln!("error: {}, batch {}, jobs {}: {error}", row.case.target, row.case.batch, row.case.jobs);
+        screen::note(&format!("error: {}, batch {}, jobs {}: {error}", row.case.target, row.case.batch, row.case.jobs));
     }
     Ok(ExitCode::from(rows.iter().map(|row| row.exit).max().unwrap_or(0)))
 }

@@ -48,21 +48,35 @@ pub fn measure(
     inputs: &Tensors,
     noise: &Noise,
 ) -> Result<Expectation, EngineError> {
-    measure_each(engine, model, inputs, &[noise]).and_then(|mut all| all.pop().ok_or_else(|| crashed(engine)))
+    let draws = (0..noise.draws.max(1)).map(|draw| Some((noise, draw)));
+    let jobs: Vec<_> = std::iter::once(None).chain(draws).collect();
+    let mut runs = run_each(engine, model, inputs, &jobs)?.into_iter();
+    let reference = runs.next().ok_or_else(|| crashed(engine))?;
+    Ok(Expectation::new(reference, runs.collect(), noise.dtype))
 }
 
-/// As [`measure`] for several noises at once; the plain run is made only once.
+/// As [`measure`] around a plain run that was made already.
 ///
 /// # Errors
 /// As [`measure`].
-pub fn measure_each(
+pub fn measure_around(
     engine: &dyn Engine,
     model: &Model,
     inputs: &Tensors,
-    noises: &[&Noise],
-) -> Result<Vec<Expectation>, EngineError> {
-    let draws = noises.iter().flat_map(|noise| (0..noise.draws.max(1)).map(move |draw| (*noise, draw)));
-    let jobs: Vec<Option<(&Noise, usize)>> = std::iter::once(None).chain(draws.map(Some)).collect();
+    reference: Tensors,
+    noise: &Noise,
+) -> Result<Expectation, EngineError> {
+    let jobs: Vec<_> = (0..noise.draws.max(1)).map(|draw| Some((noise, draw))).collect();
+    Ok(Expectation::new(reference, run_each(engine, model, inputs, &jobs)?, noise.dtype))
+}
+
+/// Runs the model once for each: as it is, or with a draw of a noise.
+fn run_each(
+    engine: &dyn Engine,
+    model: &Model,
+    inputs: &Tensors,
+    jobs: &[Option<(&Noise, usize)>],
+) -> Result<Vec<Tensors>, EngineError> {
     let run = |job: &Option<(&Noise, usize)>| match job {
         None => engine.run_once(model, inputs),
         Some((noise, draw)) => run_draw(engine, model, inputs, noise, *draw),
@@ -78,12 +92,7 @@ pub fn measure_each(
             runs.push(outcome?);
         }
     }
-    let mut runs = runs.into_iter();
-    let reference = runs.next().unwrap_or_default();
-    let expectation = |noise: &&Noise| {
-        Expectation::new(reference.clone(), runs.by_ref().take(noise.draws.max(1)).collect(), noise.dtype)
-    };
-    Ok(noises.iter().map(expectation).collect())
+    Ok(runs)
 }
 
 /// Units in the last place by which the louder draws move what they move: ties tip in them.

@@ -62,6 +62,11 @@ impl Local {
         Ok(Box::new(Worker::start(&label, Start::Program(program, arguments), limits(options))?))
     }
 
+    /// Whether there is a porter command that can run engines apart.
+    pub fn has_command() -> bool {
+        own_program().is_some()
+    }
+
     fn name(&self) -> String {
         match self {
             Local::Tract => Tract.name(),

@@ -143,7 +143,7 @@ pub fn run(args: Args) -> Outcome {
     let load = |run| plan.load(run, &models, keep).map_err(RunError::from);
     pipeline(&mut lines, plan.runs(), load, |mut done| -> Result<(), Failed> {
         progress.step(&format!("running {} of {}", done.run + 1, plan.runs()));
-        done.feed.warnings.iter().for_each(|said| eprintln!("warning: {said}"));
+        done.feed.warnings.iter().for_each(|said| screen::note(&format!("warning: {said}")));
         story.ran(&done);
         if outputs.iter().any(|output| !output.is_json()) {
             gathered.add(&done);

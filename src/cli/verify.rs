@@ -93,7 +93,6 @@ pub fn run(args: Args) -> Outcome {
     let target = open(&args.target)?;
     let reference = reference(args.reference.as_deref(), &open)?;
     let host = reference_host(&open)?;
-    // A reference that computes in float64 is nobody's better.
     let others =
         Others { reference: &*reference.engine, label: reference.label.clone(), host: &*host.engine, decider: None };
     let options = verify::Options {
@@ -104,6 +103,7 @@ pub fn run(args: Args) -> Outcome {
         dtype: args.dtype,
         given: given(&args, &subject)?,
         all_tensors: args.all_tensors,
+        device: args.device.clone(),
         ..Default::default()
     };
     let found = verify::verify(&subject, &target, &others, &options, &|step| progress.step(step))
@@ -220,12 +220,31 @@ fn tell(args: &Args, found: &Verification, start: Instant) {
         }
         row(judged);
     }
+    let samples = found.samples.iter().filter(|sample| !sample.answers.is_empty());
+    for sample in samples {
+        sample.answers.iter().for_each(|one| answer(&sample.name, one));
+    }
     if hidden > 0 {
         say(&format!("  and {hidden} tensors inside of the model that agree"));
     }
     say("");
     found.story.iter().for_each(|sentence| say(sentence));
     say(&format!("{}   ({:.1} s)", found.verdict.name(), start.elapsed().as_secs_f64()));
+}
+
+/// What is found with the predictions of one batch element.
+fn answer(sample: &str, one: &verify::Found) {
+    let (agreed, expected) = (&one.agreement, &one.expected);
+    let element = if one.element > 0 { format!(", element {}", one.element) } else { String::new() };
+    let place = format!("{sample}{element}");
+    if agreed.count == 0 && one.found == 0 {
+        return;
+    }
+    let lost = if agreed.lost > 0 { format!(", {} lost", agreed.lost) } else { String::new() };
+    screen::println(&format!(
+        "    found on {place}: {} of {} agree{lost}; worst box {:.3} px ({:.3} expected), IoU {:.4}, score {:.1e}",
+        agreed.agree, agreed.count, agreed.worst_box, expected.worst_box, agreed.worst_iou, agreed.worst_score
+    ));
 }
 
 fn row(judged: &Judged) {

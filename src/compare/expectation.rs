@@ -33,7 +33,8 @@
 //! has its place: the same few elements jump in every draw that tips it. An element that is away further than its slice's
 //! noise, at a place where no draw moved, is *lone*. Lone elements may be a tie that happened not to tip in two draws, so
 //! they count only once [`Expectation::loud`] is filled with draws of louder noise, in which ties do tip: what is lone
-//! then is a fault.
+//! then is a fault. Louder noise moves everything further, which explains nothing; only where it moves an element much
+//! further than it grew itself, something tipped.
 //!
 //! # Float64
 //!
@@ -49,7 +50,7 @@
 
 use serde::Serialize;
 
-use super::profile::{self, Held, SliceStrain};
+use super::profile::{self, Held, SliceStrain, Ties};
 use super::{Agreement, Detections, Metrics, Slice, metrics};
 use crate::onnx::{DType, Tensor};
 use indexmap::IndexMap;
@@ -173,7 +174,7 @@ impl Expectation {
             }
         } else if let Some(detections) = Detections::of(exact) {
             let others: Vec<&Tensor> = draws.iter().copied().chain([reference]).collect();
-            self.judge_detections(&mut again, &detections, result, &others);
+            self.judge_detections(&mut again, &detections, result, &others, &loud);
         } else {
             self.judge_values(&mut again, exact, result, reference, &draws, &loud);
         }
@@ -235,7 +236,7 @@ impl Expectation {
         if !reference.dtype().is_float() {
             self.judge_whole_numbers(&mut finding, reference, result, &draws);
         } else if let Some(detections) = Detections::of(reference) {
-            self.judge_detections(&mut finding, &detections, result, &draws);
+            self.judge_detections(&mut finding, &detections, result, &draws, &loud);
         } else {
             self.judge_values(&mut finding, reference, result, reference, &draws, &loud);
         }
@@ -346,7 +347,14 @@ impl Expectation {
         finding.slices = strains.slices;
     }
 
-    fn judge_detections(&self, finding: &mut Finding, reference: &Detections, result: &Tensor, draws: &[&Tensor]) {
+    fn judge_detections(
+        &self,
+        finding: &mut Finding,
+        reference: &Detections,
+        result: &Tensor,
+        draws: &[&Tensor],
+        loud: &[&Tensor],
+    ) {
         let size = finding.metrics.as_ref().map_or(0.0, |metrics| metrics.scale);
         let least = self.least();
         // How far a score may move decides who stands at the cut-off.
@@ -395,10 +403,27 @@ impl Expectation {
         }
         finding.strain = worst.0;
         finding.batch_elements = guilty;
+        let loud: Vec<Vec<Agreement>> = loud.iter().filter_map(|draw| reference.compare(draw, slack)).collect();
+        let lone = self.lone_rows(&found, &noise, &loud, size);
+        finding.lone = lone.len();
         let (tied, all) = found.iter().fold((0, 0), |(tied, all), a| (tied + a.at_cut / 2, all + a.count));
         if worst.0 > 1.0 {
             finding.verdict = Verdict::Differs;
             finding.reason = worst.1;
+        } else if let Some(row) = lone.iter().max_by(|a, b| a.strain.total_cmp(&b.strain)).filter(|_| !loud.is_empty())
+        {
+            finding.verdict = Verdict::Differs;
+            finding.strain = f64::max(finding.strain, 1.0 + f64::EPSILON);
+            finding.batch_elements = lone.iter().map(|row| row.element).collect();
+            finding.batch_elements.dedup();
+            finding.reason = format!(
+                "batch element {}: {} of {} detections differ, {} by up to {:.3e}, that no noise moves",
+                row.element,
+                lone.len(),
+                all,
+                row.what,
+                row.found
+            );
         } else if 2 * tied > all {
             finding.verdict = Verdict::Unclear;
             finding.reason =
@@ -407,6 +432,59 @@ impl Expectation {
         finding.detections = found;
         let worst_draw = noise.into_iter().max_by_key(|draw| draw.iter().map(|a| a.count - a.agree).sum::<usize>());
         finding.expected_detections = worst_draw.unwrap_or_default();
+    }
+}
+
+/// A detection that is further off than any noise takes it or those beside it.
+struct LoneRow {
+    element: usize,
+    what: &'static str,
+    found: f64,
+    strain: f64,
+}
+
+impl Expectation {
+    /// Detections that moved where no draw moves anything: see the module's text, on a place that never moves.
+    fn lone_rows(
+        &self,
+        found: &[Agreement],
+        noise: &[Vec<Agreement>],
+        loud: &[Vec<Agreement>],
+        size: f64,
+    ) -> Vec<LoneRow> {
+        type List = fn(&Agreement) -> &Vec<f64>;
+        let kinds: [(&str, List, f64); 3] =
+            [("box", |a| &a.boxes, size), ("score", |a| &a.scores, 1.0), ("rest", |a| &a.rest, size)];
+        let mut lone = Vec::new();
+        for (element, agreement) in found.iter().enumerate() {
+            let of = |draws: &[Vec<Agreement>]| -> Vec<Agreement> {
+                draws.iter().filter_map(|draw| draw.get(element).cloned()).collect()
+            };
+            let (plain, loud) = (of(noise), of(loud));
+            for (kind, &(what, list, scale)) in kinds.iter().enumerate() {
+                let widest = plain.iter().map(list).max_by(|a, b| quantile(a, 0.5).total_cmp(&quantile(b, 0.5)));
+                let (Some(widest), true) = (widest, plain.iter().all(|draw| list(draw).len() >= profile::FEW)) else {
+                    continue;
+                };
+                let ties = Ties::of(widest, &loud.iter().map(|draw| list(draw).clone()).collect::<Vec<_>>());
+                let usual = plain.iter().map(|draw| quantile(list(draw), 0.9)).fold(0.0, f64::max);
+                let anywhere = self.factor() * usual + self.least() * scale;
+                for (row, partner) in agreement.partners.iter().enumerate() {
+                    let Some(own) = partner.map(|apart| apart[kind]).filter(|&own| own > anywhere) else { continue };
+                    let moved = |draws: &[Agreement]| -> Option<Vec<f64>> {
+                        draws.iter().map(|draw| Some((*draw.partners.get(row)?)?[kind])).collect()
+                    };
+                    // A row that some noise loses is nobody's to judge.
+                    let (Some(quiet), Some(loud)) = (moved(&plain), moved(&loud)) else { continue };
+                    let here = ties.explain(quiet.into_iter().fold(0.0, f64::max), &loud);
+                    let allowed = anywhere + self.factor() * here;
+                    if own > allowed {
+                        lone.push(LoneRow { element, what, found: own, strain: own / allowed });
+                    }
+                }
+            }
+        }
+        lone
     }
 }
 

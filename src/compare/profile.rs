@@ -148,6 +148,7 @@ pub(super) fn strains(held: &Held) -> Strains {
 
 /// Sorts a slice's elements into the histogram, and finds those that moved where nothing moves.
 fn look_at_elements(held: &Held, run: &Run, anywhere: f64, unit: f64, found: &mut Strains) {
+    let mut ties: Option<Ties> = None;
     for i in run.indices() {
         let own = difference(held.base[i], held.result[i]);
         let bin = match own {
@@ -161,8 +162,10 @@ fn look_at_elements(held: &Held, run: &Run, anywhere: f64, unit: f64, found: &mu
             continue;
         }
         let moved =
-            |draws: &[Vec<f32>]| draws.iter().map(|draw| difference(held.reference[i], draw[i])).fold(0.0, f64::max);
-        let here = moved(held.draws).max(moved(held.loud));
+            |draws: &[Vec<f32>]| draws.iter().map(|draw| difference(held.reference[i], draw[i])).collect::<Vec<f64>>();
+        let quiet = moved(held.draws).into_iter().fold(0.0, f64::max);
+        let ties = ties.get_or_insert_with(|| Ties::of_slice(held, run));
+        let here = ties.explain(quiet, &moved(held.loud));
         let once = difference(held.base[i], held.reference[i]);
         if own > anywhere + held.factor * here + once {
             found.lone += 1;
@@ -170,6 +173,60 @@ fn look_at_elements(held: &Held, run: &Run, anywhere: f64, unit: f64, found: &mu
                 (found.lone_worst, found.lone_at) = (own, i);
             }
         }
+    }
+}
+
+/// Tells ties from what louder noise does everywhere.
+///
+/// Noise that is 64 times louder moves every element 64 times as far. That explains nothing: only where it moves one much
+/// further than that, something tipped which may tip in the result as well.
+pub(super) struct Ties {
+    /// What is usual in the plain draws, at the far end.
+    usual: f64,
+    /// How many times further each louder draw moves what it moves.
+    growth: Vec<f64>,
+}
+
+/// So many times further than noise grows, and it is a tie.
+const TIPPED: f64 = 3.0;
+
+impl Ties {
+    fn of_slice(held: &Held, run: &Run) -> Self {
+        if held.loud.is_empty() || run.count < FEW {
+            return Self { usual: 0.0, growth: vec![1.0; held.loud.len()] };
+        }
+        let sorted = |draws: &[Vec<f32>]| {
+            let furthest =
+                |i: usize| draws.iter().map(|draw| difference(held.reference[i], draw[i])).fold(0.0, f64::max);
+            let mut list: Vec<f64> = run.indices().map(furthest).collect();
+            list.sort_by(f64::total_cmp);
+            list
+        };
+        let loud: Vec<Vec<f64>> = held.loud.iter().map(|draw| sorted(std::slice::from_ref(draw))).collect();
+        Self::of(&sorted(held.draws), &loud)
+    }
+
+    /// From the differences of the plain draws (the furthest at each place) and of each louder one, both ascending.
+    pub(super) fn of(plain: &[f64], loud: &[Vec<f64>]) -> Self {
+        let at = |list: &[f64], share: f64| match list.len() {
+            0 => 0.0,
+            count => list[((count - 1) as f64 * share).round() as usize],
+        };
+        // Half of the elements tell best, unless they do not move at all.
+        let share = SHARES.iter().map(|(share, _)| *share).find(|&share| at(plain, share) > 0.0);
+        let growth = |loud: &Vec<f64>| share.map_or(1.0, |share| (at(loud, share) / at(plain, share)).max(1.0));
+        Self { usual: at(plain, 0.99), growth: loud.iter().map(growth).collect() }
+    }
+
+    /// How far noise takes an element that the plain draws move so far and the louder ones so: all the way where
+    /// something tipped, else as far as noise of the usual loudness would.
+    pub(super) fn explain(&self, quiet: f64, loud: &[f64]) -> f64 {
+        let usual = self.usual.max(quiet);
+        let one = |(&moved, &growth): (&f64, &f64)| match moved / growth {
+            scaled if scaled > TIPPED * usual => moved,
+            scaled => scaled,
+        };
+        loud.iter().zip(&self.growth).map(one).fold(quiet, f64::max)
     }
 }
 
@@ -247,4 +304,29 @@ fn deviation(values: impl Iterator<Item = f64> + Clone) -> f64 {
     let mean = finite.clone().sum::<f64>() / count;
     let spread = (finite.map(|x| (x - mean).powi(2)).sum::<f64>() / count).sqrt();
     spread.max(mean.abs() * 1e-3)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// 64 elements: plain draws move each by a millionth or so, louder ones by 64 times that.
+    fn ties() -> Ties {
+        let plain: Vec<f64> = (0..64).map(|i| 1e-6 * (1.0 + i as f64 / 64.0)).collect();
+        let loud = plain.iter().map(|x| 64.0 * x).collect();
+        Ties::of(&plain, &[loud])
+    }
+
+    #[test]
+    fn louder_noise_explains_no_more_than_its_share() {
+        let ties = ties();
+        assert!((ties.explain(1e-6, &[64e-6]) - 1e-6).abs() < 1e-9);
+        assert!((ties.explain(1e-6, &[150e-6]) - 150e-6 / 64.0).abs() < 1e-9, "twice as sensitive is no tie");
+    }
+
+    #[test]
+    fn where_something_tips_the_whole_jump_is_explained() {
+        assert_eq!(ties().explain(1e-6, &[0.5]), 0.5);
+        assert_eq!(Ties::of(&[0.0; 64], &[vec![0.0; 64]]).explain(0.0, &[0.5]), 0.5, "nothing else moves at all");
+    }
 }

@@ -142,6 +142,36 @@ fn sampled(page: &mut String, sample: &Sampled) {
         heat(page, judged);
         detections(page, judged);
     }
+    answers(page, sample);
+}
+
+/// What is found with raw predictions, on both sides.
+fn answers(page: &mut String, sample: &Sampled) {
+    if sample.answers.is_empty() {
+        return;
+    }
+    page.push_str(
+        "<table class=\"tensors\"><tr><th>found with the predictions</th><th>agree</th><th>at the confidence</th><th>lost</th>\
+         <th>worst box, pixels</th><th>expected</th><th>worst IoU</th><th>worst score</th><th>expected</th></tr>",
+    );
+    for one in &sample.answers {
+        let (agreed, expected) = (&one.agreement, &one.expected);
+        let _ = write!(
+            page,
+            "<tr><td>batch element {}</td><td>{} of {}</td><td>{}</td><td>{}</td><td>{:.3}</td><td>{:.3}</td><td>{:.4}</td><td>{:.2e}</td><td>{:.2e}</td></tr>",
+            one.element,
+            agreed.agree,
+            agreed.count,
+            agreed.at_cut,
+            agreed.lost,
+            agreed.worst_box,
+            expected.worst_box,
+            agreed.worst_iou,
+            agreed.worst_score,
+            expected.worst_score
+        );
+    }
+    page.push_str("</table>\n");
 }
 
 /// A row a batch element, a cell a channel: how much of what is allowed its error takes.

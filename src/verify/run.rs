@@ -2,11 +2,11 @@
 
 use std::time::Instant;
 
-use super::blocks;
 use super::outcome::{Breakage, Judged, Outcome, Sampled, Side, Verification};
 use super::sample::{self, Kind, Sample};
 use super::subject::{Running, Subject};
 use super::{Judge, VerifyError};
+use super::{answer, blocks};
 use crate::compare::{Verdict, metrics};
 use crate::engine::double::Double;
 use crate::engine::noise::Noise;
@@ -40,6 +40,8 @@ pub struct Options {
     pub all_tensors: bool,
     /// How many times noise is drawn for each sample.
     pub draws: usize,
+    /// The kind of device, which the target's choice of element type may depend on; the target's own where none is named.
+    pub device: Option<String>,
 }
 
 impl Default for Options {
@@ -53,6 +55,7 @@ impl Default for Options {
             given: Vec::new(),
             all_tensors: false,
             draws: 2,
+            device: None,
         }
     }
 }
@@ -105,6 +108,7 @@ pub fn verify(
         let model = with_outputs(model, subject, options);
         let (dtype, reason, keep) = element_type(subject, &model, target.target.as_ref(), options)?;
         (verification.dtype, verification.dtype_reason) = (dtype, reason);
+        let head = answer::head(&model, &facts);
         let keep = |node: &Node| {
             node.writes().next().is_some_and(|id| keep.contains(&model.graph.value(id).name))
                 || keep.contains(&node.name)
@@ -159,6 +163,8 @@ pub fn verify(
                     finding,
                 }
             };
+            let answers =
+                head.as_ref().map(|head| answer::compare(head, judge.reference(), &result, &judge.expectation().draws));
             verification.samples.push(Sampled {
                 name: sample.name,
                 kind: sample.kind,
@@ -167,6 +173,7 @@ pub fn verify(
                 seconds,
                 unrepeatable,
                 outputs: report.findings.into_iter().map(judged).collect(),
+                answers: answers.unwrap_or_default(),
             });
         }
         if verification.broken.is_some() {
@@ -308,7 +315,7 @@ fn element_type(
             None => (DType::Float, "the model's".into(), keep),
         });
     };
-    let setting = target.setting(None, None)?;
+    let setting = target.setting(options.device.as_deref(), None)?;
     let mut typed = model.clone();
     let _ = shapes::infer(&mut typed);
     let assessment = target::assess(&typed, target, &setting);

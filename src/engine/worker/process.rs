@@ -10,9 +10,9 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 use tempfile::TempDir;
 
-use super::log;
 use super::protocol::{Answer, Call, Fault, Hello, Request, VERSION};
 use super::system;
+use super::{leftover, log};
 
 /// The longest line that a worker may answer, in bytes.
 const LONGEST: u64 = 16 << 20;
@@ -31,6 +31,8 @@ pub enum Start {
     },
     /// A program with arguments.
     Program(PathBuf, Vec<String>),
+    /// A Python, with files (names, and what is in them) that are laid into the scratch folder; it runs the first.
+    Python(PathBuf, Vec<(&'static str, &'static str)>),
 }
 
 impl Start {
@@ -89,6 +91,8 @@ pub(super) struct Process {
     files: u64,
     limits: Limits,
     scratch: TempDir,
+    /// Says that the scratch folder is in use, for as long as it is open.
+    _claim: File,
     log_read: u64,
     pub hello: Hello,
 }
@@ -104,11 +108,13 @@ impl Process {
     /// Starts a worker and greets it.
     pub fn start(start: &Start, limits: &Limits) -> Result<Self, Death> {
         let failed = |problem: String| Death { code: "start".into(), problem, absent: None };
+        leftover::sweep(&limits.scratch);
         let scratch = tempfile::Builder::new()
-            .prefix("porter-worker-")
+            .prefix(leftover::PREFIX)
             .tempdir_in(&limits.scratch)
             .map_err(|error| failed(format!("no scratch folder: {error}")))?;
-        if let Start::Shell { files, .. } = start {
+        let claim = leftover::claim(scratch.path()).map_err(|error| failed(format!("no scratch folder: {error}")))?;
+        if let Start::Shell { files, .. } | Start::Python(_, files) = start {
             for (name, text) in files {
                 std::fs::write(scratch.path().join(name), text).map_err(|error| failed(format!("{name}: {error}")))?;
             }
@@ -118,6 +124,7 @@ impl Process {
             Start::Shell { line, .. } if cfg!(windows) => arguments("cmd", ["/C", line]),
             Start::Shell { line, .. } => arguments("sh", ["-c", line]),
             Start::Program(program, list) => arguments(program, list),
+            Start::Python(python, files) => arguments(python, files.first().map(|(name, _)| scratch.path().join(name))),
         };
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(log).env("PORTER_WORKDIR", scratch.path());
         let mut child = system::start(command, limits.memory, scratch.path())
@@ -143,6 +150,7 @@ impl Process {
             files: 0,
             limits: limits.clone(),
             scratch,
+            _claim: claim,
             log_read: 0,
             hello: Hello::default(),
         };

@@ -41,7 +41,8 @@ pub struct Agreement {
     pub worst_iou: f64,
     /// The largest difference of a score between partners.
     pub worst_score: f64,
-    /// The largest difference of anything behind the class between partners.
+    /// The largest difference of anything behind the class between partners, over the largest value of its column in the
+    /// reference: an angle is no pixel.
     pub worst_rest: f64,
     /// Every partners' box difference, ascending.
     #[serde(skip)]
@@ -138,6 +139,7 @@ impl Detections {
         }
         pairs.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)).then(a.2.cmp(&b.2)));
         found.partners = vec![None; ours.len()];
+        let scales = scales(ours);
         let (mut taken, mut given) = (vec![false; ours.len()], vec![false; theirs.len()]);
         for (apart, i, j) in pairs {
             if taken[i] || given[j] {
@@ -145,7 +147,7 @@ impl Detections {
             }
             (taken[i], given[j]) = (true, true);
             let score = (ours[i][SCORE] - theirs[j][SCORE]).abs();
-            let rest = largest(&ours[i][CLASS + 1..], &theirs[j][CLASS + 1..]);
+            let rest = largest_of(&ours[i][CLASS + 1..], &theirs[j][CLASS + 1..], &scales);
             found.worst_iou = found.worst_iou.min(iou(self.corners(ours[i]), self.corners(theirs[j])));
             found.boxes.push(apart);
             found.scores.push(score);
@@ -184,6 +186,19 @@ fn iou(a: [f64; 4], b: [f64; 4]) -> f64 {
 fn largest(a: &[f64], b: &[f64]) -> f64 {
     // `max` would drop a NaN; here it is the largest difference there is.
     a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, |most, x| if x.is_nan() || x > most { x } else { most })
+}
+
+/// The largest value in each column behind the class; 1 for one of nothing.
+fn scales(rows: &[&[f64]]) -> Vec<f64> {
+    let columns = rows.first().map_or(0, |row| row.len());
+    let scale = |column: usize| rows.iter().map(|row| row[column].abs()).filter(|x| x.is_finite()).fold(0.0, f64::max);
+    (CLASS + 1..columns).map(scale).map(|scale| if scale > 0.0 { scale } else { 1.0 }).collect()
+}
+
+/// As [`largest`], each difference over its column's scale.
+fn largest_of(a: &[f64], b: &[f64], scales: &[f64]) -> f64 {
+    let over = |values: &[f64]| values.iter().zip(scales).map(|(x, scale)| x / scale).collect::<Vec<f64>>();
+    largest(&over(a), &over(b))
 }
 
 #[cfg(test)]

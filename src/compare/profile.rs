@@ -9,6 +9,9 @@ use super::metrics::Layout;
 pub(super) const FEW: usize = 16;
 /// More columns than this are no channels.
 const MOST_COLUMNS: i64 = 256;
+/// How many times the draws' differences a single element may be away before it is looked at on its own, whatever the
+/// type: draws that make the errors of a type at its own places are few.
+pub(super) const LONE: f64 = 8.0;
 /// Steps of the histogram: no difference, then a factor of two each, the last one open.
 pub const BINS: usize = 12;
 
@@ -59,15 +62,15 @@ pub(super) struct Strains {
 pub(super) struct Held<'a> {
     pub dims: &'a [i64],
     /// What differences are counted from.
-    pub base: &'a [f32],
+    pub base: &'a [f64],
     /// Under judgement.
-    pub result: &'a [f32],
+    pub result: &'a [f64],
     /// Each draw, and what it is counted from: the reference.
-    pub draws: &'a [Vec<f32>],
+    pub draws: &'a [Vec<f64>],
     /// Draws of louder noise: where they move anything, a tie may tip.
-    pub loud: &'a [Vec<f32>],
+    pub loud: &'a [Vec<f64>],
     /// What the draws are counted from. Where it is not the base, how far it is off is allowed once.
-    pub reference: &'a [f32],
+    pub reference: &'a [f64],
     /// How many times the draws' differences are allowed.
     pub factor: f64,
     /// The difference, relative to a slice's largest value, that is always allowed.
@@ -104,7 +107,7 @@ pub(super) fn strains(held: &Held) -> Strains {
     let nothing = whole * 2f64.powi(-24);
     for run in runs(held.dims) {
         let apart =
-            |one: &[f32], other: &[f32]| run.indices().map(|i| difference(one[i], other[i])).fold(0.0, f64::max);
+            |one: &[f64], other: &[f64]| run.indices().map(|i| difference(one[i], other[i])).fold(0.0, f64::max);
         let scale = run.indices().map(|i| finite(base[i])).fold(0.0, f64::max);
         let always = least * scale + nothing;
         let mut slice = SliceStrain {
@@ -114,16 +117,16 @@ pub(super) fn strains(held: &Held) -> Strains {
             strain: 0.0,
         };
         // What an element may be away whatever moved in the draws right there.
-        let mut anywhere = always;
+        let mut anywhere = [0.0; 2];
         if run.count >= FEW {
-            let mut measure = |one: &[f32], other: &[f32]| {
+            let mut measure = |one: &[f64], other: &[f64]| {
                 quantiles(&mut buffer, run.indices().map(|i| difference(one[i], other[i])))
             };
             let own = measure(base, result);
             let noise: Vec<[f64; 3]> = draws.iter().map(|draw| measure(reference, draw)).collect();
             let once = if off { measure(base, reference) } else { [0.0; 3] };
             let explained = |index: usize| noise.iter().map(|noise| noise[index]).fold(0.0, f64::max);
-            let blind = factor * explained(0) > deviation(run.indices().map(|i| base[i] as f64)) && scale > 0.0;
+            let blind = factor * explained(0) > deviation(run.indices().map(|i| base[i])) && scale > 0.0;
             found.blind += blind as usize;
             for (index, (_, share)) in SHARES.iter().enumerate() {
                 let allowed = factor * explained(index) + once[index] + always;
@@ -131,13 +134,13 @@ pub(super) fn strains(held: &Held) -> Strains {
                 slice.strain = slice.strain.max(strain);
                 hold(&mut found, Some(run.slice), share, own[index], explained(index), strain);
             }
-            anywhere += factor * explained(2) + once[2];
+            anywhere = [explained(2), once[2]];
         }
-        look_at_elements(held, &run, anywhere, slice.expected.max(always / factor), &mut found);
+        look_at_elements(held, &run, always, anywhere, slice.expected.max(always / factor), &mut found);
         found.slices.push(slice);
     }
     let largest =
-        |one: &[f32], other: &[f32]| one.iter().zip(other).map(|(&r, &o)| difference(r, o)).fold(0.0, f64::max);
+        |one: &[f64], other: &[f64]| one.iter().zip(other).map(|(&r, &o)| difference(r, o)).fold(0.0, f64::max);
     let explained = draws.iter().chain(held.loud).map(|draw| largest(reference, draw)).fold(0.0, f64::max);
     let own = largest(base, result);
     let once = if off { largest(base, reference) } else { 0.0 };
@@ -147,32 +150,39 @@ pub(super) fn strains(held: &Held) -> Strains {
 }
 
 /// Sorts a slice's elements into the histogram, and finds those that moved where nothing moves.
-fn look_at_elements(held: &Held, run: &Run, anywhere: f64, unit: f64, found: &mut Strains) {
+///
+/// `far` is how far the draws move the slice's last hundredth, `once` how far the reference is off there.
+fn look_at_elements(held: &Held, run: &Run, always: f64, [far, once]: [f64; 2], unit: f64, found: &mut Strains) {
+    let lone_from = always + LONE * far + once;
     let mut ties: Option<Ties> = None;
     for i in run.indices() {
         let own = difference(held.base[i], held.result[i]);
-        let bin = match own {
-            0.0 => 0,
-            _ if unit == 0.0 => BINS - 1,
-            // The exponent of a float is its logarithm's whole part.
-            _ => (((own / unit).to_bits() >> 52) as i64 - 1023 + 7).clamp(1, BINS as i64 - 1) as usize,
-        };
-        found.histogram[bin] += 1;
-        if own <= anywhere {
+        found.histogram[bin(own, unit)] += 1;
+        if own <= lone_from {
             continue;
         }
         let moved =
-            |draws: &[Vec<f32>]| draws.iter().map(|draw| difference(held.reference[i], draw[i])).collect::<Vec<f64>>();
+            |draws: &[Vec<f64>]| draws.iter().map(|draw| difference(held.reference[i], draw[i])).collect::<Vec<f64>>();
         let quiet = moved(held.draws).into_iter().fold(0.0, f64::max);
         let ties = ties.get_or_insert_with(|| Ties::of_slice(held, run));
         let here = ties.explain(quiet, &moved(held.loud));
         let once = difference(held.base[i], held.reference[i]);
-        if own > anywhere + held.factor * here + once {
+        if own > lone_from + LONE * here + once {
             found.lone += 1;
             if own > found.lone_worst {
                 (found.lone_worst, found.lone_at) = (own, i);
             }
         }
+    }
+}
+
+/// The step of the histogram for a difference, where `unit` is what is expected.
+pub(super) fn bin(own: f64, unit: f64) -> usize {
+    match own {
+        0.0 => 0,
+        _ if unit == 0.0 => BINS - 1,
+        // The exponent of a float is its logarithm's whole part.
+        _ => (((own / unit).to_bits() >> 52) as i64 - 1023 + 7).clamp(1, BINS as i64 - 1) as usize,
     }
 }
 
@@ -195,7 +205,7 @@ impl Ties {
         if held.loud.is_empty() || run.count < FEW {
             return Self { usual: 0.0, growth: vec![1.0; held.loud.len()] };
         }
-        let sorted = |draws: &[Vec<f32>]| {
+        let sorted = |draws: &[Vec<f64>]| {
             let furthest =
                 |i: usize| draws.iter().map(|draw| difference(held.reference[i], draw[i])).fold(0.0, f64::max);
             let mut list: Vec<f64> = run.indices().map(furthest).collect();
@@ -273,15 +283,15 @@ pub(super) fn slice_at(dims: &[i64], index: usize) -> Option<Slice> {
     runs(dims).into_iter().find(|run| run.indices().any(|i| i == index)).map(|run| run.slice)
 }
 /// The difference; infinite ones count where the two are not the same, and are held apart elsewhere.
-fn difference(a: f32, b: f32) -> f64 {
+fn difference(a: f64, b: f64) -> f64 {
     if a == b || (a.is_nan() && b.is_nan()) || !a.is_finite() || !b.is_finite() {
         return 0.0; // whether they are NaN at the same places is looked at before
     }
-    (a as f64 - b as f64).abs()
+    (a - b).abs()
 }
 
-fn finite(x: f32) -> f64 {
-    if x.is_finite() { x.abs() as f64 } else { 0.0 }
+fn finite(x: f64) -> f64 {
+    if x.is_finite() { x.abs() } else { 0.0 }
 }
 
 fn quantiles(buffer: &mut Vec<f64>, values: impl Iterator<Item = f64>) -> [f64; 3] {

@@ -56,6 +56,9 @@ fn facts(page: &mut String, found: &Verification) {
     if let Some(by) = &found.decided_by {
         rows.push(("Decided by", by.clone()));
     }
+    if let Some(dtype) = found.emulated {
+        rows.push(("Emulated", format!("arithmetic in {}", dtype.spelled())));
+    }
     if let Some(broken) = &found.broken {
         rows.push(("Broken", format!("{} {}", broken.stage, broken.code.clone().unwrap_or_default())));
     }
@@ -112,11 +115,12 @@ fn table(page: &mut String, rows: &[(&Judged, String)]) {
             let m = &block.metrics;
             let _ = writeln!(
                 page,
-                "<tr class=\"block\"><td>{}</td><td>{}..{}</td><td></td><td>{:.2e}</td><td></td><td></td><td>{:.2e}</td><td>{:.9}</td><td>{:.9}</td><td>{:.7}</td><td>{} / {}</td><td></td><td></td></tr>",
+                "<tr class=\"block\"><td>{}</td><td>{}..{}</td><td></td><td>{:.2e}</td><td></td><td>{}</td><td>{:.2e}</td><td>{:.9}</td><td>{:.9}</td><td>{:.7}</td><td>{} / {}</td><td></td><td></td></tr>",
                 escape(&block.block.name),
                 block.block.begin,
                 block.block.end,
                 m.max_abs,
+                block.strain.map(bar).unwrap_or_default(),
                 m.relative,
                 m.cosine,
                 m.worst_cosine,

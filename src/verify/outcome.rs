@@ -141,6 +141,8 @@ pub struct Verification {
     pub decided_by: Option<String>,
     /// How the target failed; null where it did not.
     pub broken: Option<Breakage>,
+    /// The 16-bit type whose arithmetic was emulated for the bundle's parts, because the target has none; null otherwise.
+    pub emulated: Option<DType>,
     /// Sizes that were chosen for the model.
     pub assumed: Vec<String>,
     /// Sample by sample.

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -84,7 +84,7 @@ pub(super) struct Death {
 /// A running worker. Dropped, it is ended, with its group and its folder.
 pub(super) struct Process {
     child: Child,
-    input: Option<ChildStdin>,
+    input: Option<Input>,
     lines: Receiver<Line>,
     through_shell: bool,
     next: u64,
@@ -95,6 +95,40 @@ pub(super) struct Process {
     _claim: File,
     log_read: u64,
     pub hello: Hello,
+}
+
+/// A worker's standard input, written to by a thread of its own: one that does not read must not hold porter up.
+struct Input {
+    requests: SyncSender<Vec<u8>>,
+    written: Receiver<std::io::Result<()>>,
+}
+
+impl Input {
+    fn new(mut pipe: ChildStdin) -> Self {
+        let (requests, waiting) = sync_channel::<Vec<u8>>(1);
+        let (done, written) = sync_channel(1);
+        // Ends, and with it the worker's input, when nobody has a request any more; or when the worker is gone.
+        std::thread::spawn(move || {
+            for request in waiting {
+                let outcome = pipe.write_all(&request).and_then(|()| pipe.flush());
+                if done.send(outcome).is_err() {
+                    return;
+                }
+            }
+        });
+        Self { requests, written }
+    }
+
+    /// Writes a line; an error of kind `TimedOut` where the worker does not read it in time.
+    fn write(&self, line: Vec<u8>, limit: Duration) -> std::io::Result<()> {
+        let gone = || std::io::Error::from(std::io::ErrorKind::BrokenPipe);
+        self.requests.try_send(line).map_err(|_| gone())?;
+        match self.written.recv_timeout(limit) {
+            Ok(outcome) => outcome,
+            Err(RecvTimeoutError::Timeout) => Err(std::io::ErrorKind::TimedOut.into()),
+            Err(RecvTimeoutError::Disconnected) => Err(gone()),
+        }
+    }
 }
 
 enum Line {
@@ -143,7 +177,7 @@ impl Process {
         });
         let mut process = Self {
             child,
-            input,
+            input: input.map(Input::new),
             lines,
             through_shell: matches!(start, Start::Shell { .. }),
             next: 0,
@@ -202,18 +236,22 @@ impl Process {
             absent: None,
         })?;
         text.push('\n');
-        let sent = self.input.as_mut().map(|input| input.write_all(text.as_bytes()).and_then(|()| input.flush()));
-        if !matches!(sent, Some(Ok(()))) {
-            return Err(self.gone("before it was asked"));
+        let asked = Instant::now();
+        let late = |told: &str| format!("{told} within {}", seconds(limit));
+        match self.input.as_ref().map(|input| input.write(text.into_bytes(), limit)) {
+            Some(Ok(())) => {}
+            Some(Err(error)) if error.kind() == std::io::ErrorKind::TimedOut => {
+                return Err(self.death("timeout".into(), late("it did not read what it was asked")));
+            }
+            _ => return Err(self.gone("before it was asked")),
         }
-        let line = match self.lines.recv_timeout(limit) {
+        let line = match self.lines.recv_timeout(limit.saturating_sub(asked.elapsed())) {
             Ok(Line::Whole(line)) => line,
             Ok(Line::Cut) => return Err(self.gone("in the middle of its answer")),
             Ok(Line::TooLong) => return Err(self.broke(format!("it answered with a line of over {LONGEST} bytes"))),
             Err(RecvTimeoutError::Disconnected) => return Err(self.gone("before it answered")),
             Err(RecvTimeoutError::Timeout) => {
-                let told = format!("no answer within {}", seconds(limit));
-                return Err(self.death("timeout".into(), told));
+                return Err(self.death("timeout".into(), late("no answer")));
             }
         };
         let answer: Value = match serde_json::from_slice(&line) {
@@ -242,9 +280,9 @@ impl Process {
 
     /// Asks it to leave, and sees to it that it does.
     pub fn quit(mut self) {
-        if let Some(input) = &mut self.input {
+        if let Some(input) = &self.input {
             let text = format!("{{\"id\":{},\"method\":\"quit\",\"params\":{{}}}}\n", self.next + 1);
-            let _ = input.write_all(text.as_bytes());
+            let _ = input.write(text.into_bytes(), GRACE);
         }
         self.input = None; // the end of its input says the same
         self.wait(GRACE);

@@ -29,4 +29,4 @@ pub mod target;
 pub mod text;
 pub mod verify;
 
-pub use load::{load, load_messages};
+pub use load::{load, load_messages, load_open};

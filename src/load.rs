@@ -4,14 +4,22 @@ use std::path::Path;
 
 use crate::graph::Model;
 use crate::onnx::proto::ModelProto;
-use crate::onnx::{self, OnnxError, Problem};
+use crate::onnx::{self, ModelFile, OnnxError, Problem};
 
 /// Reads a model file and makes its graph.
 ///
 /// # Errors
 /// As [`onnx::read`] and [`Model::from_proto`]; every message names the file and the place in it.
 pub fn load(path: &Path) -> Result<Model, OnnxError> {
-    graph_of(onnx::read(path)?, path)
+    load_open(&ModelFile::open(path)?)
+}
+
+/// As [`load`], from a file that is open already.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_open(file: &ModelFile) -> Result<Model, OnnxError> {
+    graph_of(file.read()?, file.path())
 }
 
 /// Reads a model file as messages, for commands that change no graph; refuses what [`load`] would refuse.

@@ -7,7 +7,7 @@ use std::time::Instant;
 use super::{Failure, Outcome, progress::Progress, screen, sizes::Sizes};
 use crate::bundle::{BundleError, Draft, Manifest, TextFile};
 use crate::lower::Weights;
-use crate::onnx::DType;
+use crate::onnx::{DType, ModelFile};
 use crate::prepare::{self, Options, PrepareError, Prepared, check, report};
 use crate::rewrite::RuleSet;
 use crate::target::{Head, TargetSet};
@@ -74,8 +74,12 @@ pub(super) fn parse_dtype(text: &str) -> Result<DType, String> {
 pub fn run(args: Args) -> Outcome {
     let start = Instant::now();
     let progress = Progress::new(args.json);
-    // Started first: on a large model everything else is done in the time it takes.
-    let digest = hash_in_background(&args.model);
+    let file = ModelFile::open(&args.model)?;
+    // Hashing a large model takes longer than preparing it, so it is started first and both go on at once.
+    let digest = std::thread::spawn({
+        let file = file.clone();
+        move || file.sha256()
+    });
     let targets = match &args.targets {
         Some(path) => TargetSet::load(path).map_err(Failure::diagnostic)?,
         None => TargetSet::shipped(),
@@ -96,11 +100,11 @@ pub fn run(args: Args) -> Outcome {
         weights: if args.weights == "separate" { Weights::Separate } else { Weights::Constants },
     };
     let folder = args.output.clone().unwrap_or_else(|| default_folder(&args.model, &args.target));
-    let file = args.model.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    let name = args.model.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
 
     progress.step("reading");
-    let model = crate::load(&args.model)?;
-    let mut prepared = prepare::prepare(model, &file, target, &rules, &options, &|step| progress.step(step))
+    let model = crate::load_open(&file)?;
+    let mut prepared = prepare::prepare(model, &name, target, &rules, &options, &|step| progress.step(step))
         .map_err(|error| failure(&args.model, error))?;
     progress.step("writing");
     let draft = Draft::new(&folder).map_err(bundle_failure)?;
@@ -129,11 +133,8 @@ pub fn run(args: Args) -> Outcome {
         }
         checked = Some(outcome);
     }
-    prepared.manifest.model.sha256 = match digest.join() {
-        Ok(Ok(digest)) => digest,
-        Ok(Err(error)) => return Err(Failure::input(format!("{}: {error}", args.model.display()))),
-        Err(_) => return Err(Failure::environment("the thread that hashes the model ended early")),
-    };
+    prepared.manifest.model.sha256 =
+        digest.join().map_err(|_| Failure::environment("the thread that hashes the model ended early"))?;
     let mut files = prepared.files.clone();
     files.push(TextFile { name: "report.md".into(), text: report::markdown(&prepared.manifest), executable: false });
     draft.finish(&prepared.manifest, &files).map_err(bundle_failure)?;
@@ -161,12 +162,6 @@ fn bundle_failure(error: BundleError) -> Failure {
 fn default_folder(model: &Path, target: &str) -> PathBuf {
     let stem = model.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_else(|| "model".into());
     PathBuf::from(format!("{stem}.{target}"))
-}
-
-/// Hashing a large model takes longer than preparing it, so both go on at once.
-fn hash_in_background(model: &Path) -> std::thread::JoinHandle<std::io::Result<String>> {
-    let model = model.to_path_buf();
-    std::thread::spawn(move || crate::onnx::sha256(&model))
 }
 
 fn failure(model: &Path, error: PrepareError) -> Failure {

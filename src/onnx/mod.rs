@@ -18,6 +18,6 @@ mod write;
 pub use dtype::DType;
 pub use error::{OnnxError, Problem};
 pub use payload::Payload;
-pub use read::{NEWEST_OPSET, OLDEST_OPSET, decode, read, sha256};
+pub use read::{ModelFile, NEWEST_OPSET, OLDEST_OPSET, decode, read};
 pub use tensor::{Tensor, TensorError};
 pub use write::{encode, write, write_message, write_with, write_with_limit};

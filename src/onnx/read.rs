@@ -1,7 +1,7 @@
 //! Opens a model file: maps it, decodes the messages around the weights, and checks every tensor before anyone uses it.
 
 use std::fs::File;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use prost::Message;
@@ -23,10 +23,46 @@ pub const NEWEST_OPSET: i64 = 28;
 /// A file that is missing, is not ONNX, is cut short, has an opset out of range, or has a tensor whose values are
 /// missing or do not match its dims.
 pub fn read(path: &Path) -> Result<ModelProto, OnnxError> {
-    let at = |problem: Problem| problem.in_file(path);
-    let bytes = map(path).map_err(|error| at(error.into()))?;
-    let folder = Folder::of(path);
-    decode_with(bytes, Some(&folder)).map_err(at)
+    ModelFile::open(path)?.read()
+}
+
+/// An open model file: what is hashed is what is read, even when somebody replaces the file meanwhile. Clones share the
+/// map, so the pages that one of them touches are there for the others.
+#[derive(Clone, Debug)]
+pub struct ModelFile {
+    path: PathBuf,
+    bytes: Bytes,
+}
+
+impl ModelFile {
+    /// Maps a file.
+    ///
+    /// # Errors
+    /// The file is missing, or is no file.
+    pub fn open(path: &Path) -> Result<Self, OnnxError> {
+        let bytes = map(path).map_err(|error| Problem::from(error).in_file(path))?;
+        Ok(Self { path: path.to_path_buf(), bytes })
+    }
+
+    /// Where it stands.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The messages in it, as [`read`] gives them.
+    ///
+    /// # Errors
+    /// As [`read`].
+    pub fn read(&self) -> Result<ModelProto, OnnxError> {
+        let folder = Folder::of(&self.path);
+        decode_with(self.bytes.clone(), Some(&folder)).map_err(|problem| problem.in_file(&self.path))
+    }
+
+    /// SHA-256 of the file itself (not of external data), in hexadecimal.
+    pub fn sha256(&self) -> String {
+        use sha2::Digest;
+        sha2::Sha256::digest(&self.bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+    }
 }
 
 /// Decodes a model held in memory. Tensors may not stand in external files.
@@ -268,22 +304,4 @@ fn attribute_tensors<E>(attribute: &mut AttributeProto, visit: Visit<E>) -> Resu
     sparse_tensors(attribute.sparse_tensor.iter_mut().chain(&mut attribute.sparse_tensors), visit)?;
     attribute.g.iter_mut().try_for_each(|graph| graph_tensors(graph, visit))?;
     attribute.graphs.iter_mut().try_for_each(|graph| graph_tensors(graph, visit))
-}
-
-/// SHA-256 of a file, in hexadecimal. Read through a buffer, not a map, so that it does not count as memory in use.
-///
-/// # Errors
-/// The file cannot be read.
-pub fn sha256(path: &Path) -> std::io::Result<String> {
-    use sha2::Digest;
-    use std::io::Read;
-    let mut file = File::open(path)?;
-    let mut hash = sha2::Sha256::new();
-    let mut buffer = vec![0; 1 << 17]; // stays in a core's cache
-    loop {
-        match file.read(&mut buffer)? {
-            0 => return Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()),
-            count => hash.update(&buffer[..count]),
-        }
-    }
 }

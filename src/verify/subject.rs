@@ -8,6 +8,7 @@ use crate::engine::emulate::Emulated;
 use crate::engine::{Engine, EngineError, Session, Tensors};
 use crate::graph::Model;
 use crate::graph::freeze::Freeze;
+use crate::onnx::ModelFile;
 
 /// Something to verify.
 #[derive(Clone)]
@@ -48,7 +49,7 @@ impl Subject {
             manifest.parts.iter().map(|part| crate::load(&path.join(&part.file))).collect::<Result<Vec<_>, _>>()?;
         let beside = path.parent().map(|folder| folder.join(&manifest.model.file)).filter(|file| file.is_file());
         let file = original.map(Path::to_path_buf).or(beside);
-        let right = |file: &Path| crate::onnx::sha256(file).is_ok_and(|digest| digest == manifest.model.sha256);
+        let right = |file: &Path| ModelFile::open(file).is_ok_and(|file| file.sha256() == manifest.model.sha256);
         let file = match file {
             Some(file) if right(&file) => Some(file),
             Some(file) if original.is_some() => {

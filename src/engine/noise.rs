@@ -101,6 +101,14 @@ fn run_each(
     Ok(runs)
 }
 
+/// One run of the model with float32 noise; another index gives another.
+///
+/// # Errors
+/// It does not compile or run.
+pub fn draw(engine: &dyn Engine, model: &Model, inputs: &Tensors, index: usize) -> Result<Tensors, EngineError> {
+    run_draw(engine, model, inputs, &Noise::float32(), index)
+}
+
 /// Units in the last place by which the louder draws move what they move: ties tip in them.
 const LOUD: [i32; 6] = [64, 64, 512, 512, 512, 4096];
 

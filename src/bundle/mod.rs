@@ -6,6 +6,7 @@
 //!   model.onnx        the target's part; model-2.onnx, ... where there are several
 //!   host.onnx         the CPU's part, where the target does not take the whole model
 //!   compile.sh        for targets that compile ahead of time
+//!   run.sh            runs it there, a session on each core
 //!   report.md         the same for people
 //! ```
 //!

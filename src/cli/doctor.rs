@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::{Failure, Outcome, screen};
-use crate::engine::{Engine, EngineError, Tensors};
+use crate::engine::{Engine, EngineError, Tensors, neuron};
 use crate::onnx::Tensor;
 use crate::reach::{self, ReachError};
 use crate::target::{Reach, Target, TargetSet};
@@ -37,7 +37,13 @@ struct Finding {
     problem: Option<String>,
     /// What to do about it.
     fix: Option<String>,
+    /// What its readiness does not say.
+    note: Option<&'static str>,
 }
+
+/// What holds of devices that porter's authors do not have.
+const NOT_ON_A_DEVICE: &str =
+    "porter's part was not run on a device, only against stand-ins: docs/neuron.md says what was";
 
 /// Runs the command. Exit code 0, whatever is missing: that something is missing is what it was asked. With names, 3 if one of
 /// them is not ready.
@@ -73,6 +79,7 @@ fn examine(target: &Target, set: &TargetSet) -> Finding {
         version,
         problem,
         fix,
+        note: matches!(&target.reach, Reach::Lowering { run, .. } if run == neuron::NAME).then_some(NOT_ON_A_DEVICE),
     };
     match reach::open(&target.name, set, &options) {
         Ok(reached) => {
@@ -118,11 +125,12 @@ fn computes(engine: &dyn Engine) -> Result<(), String> {
 
 fn line(finding: &Finding) -> String {
     let name = &finding.target;
+    let note = finding.note.map(|note| format!("\n{:<10}          {note}", "")).unwrap_or_default();
     match (&finding.version, &finding.problem) {
-        (Some(version), _) => format!("{name:<10} ready    {version}"),
+        (Some(version), _) => format!("{name:<10} ready    {version}{note}"),
         (None, problem) => {
             let fix = finding.fix.as_ref().map(|fix| format!("\n{:<10}          {fix}", "")).unwrap_or_default();
-            format!("{name:<10} missing  {}{fix}", problem.clone().unwrap_or_default())
+            format!("{name:<10} missing  {}{fix}{note}", problem.clone().unwrap_or_default())
         }
     }
 }

@@ -93,11 +93,13 @@ pub fn best_classes(scores: &[f32], anchors: usize, floor: f32) -> Vec<Pick> {
 
 /// Sorts picks best first and keeps at most `most`.
 pub fn best_first(picks: &mut Vec<Pick>, most: usize) {
-    if picks.len() > most && most > 0 {
+    // Of a few more than are wanted, sorting all is the least work.
+    if picks.len() / 2 > most && most > 0 {
         picks.select_nth_unstable_by_key(most - 1, Pick::place);
+        picks.truncate(most);
     }
-    picks.truncate(most);
     picks.sort_unstable_by_key(Pick::place);
+    picks.truncate(most);
 }
 
 /// The largest value, NaN aside; in running maxima side by side, so that the loop vectorises.

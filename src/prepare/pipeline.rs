@@ -4,7 +4,6 @@ use std::collections::{BTreeMap, HashMap};
 
 use super::trial::{self, Refused, Trial};
 use super::{Options, PrepareError, Prepared, lowering, script};
-use crate::bundle::TextFile;
 use crate::bundle::manifest::{self, Manifest, TensorType};
 use crate::engine::tract::Tract;
 use crate::graph::{Graph, GraphError, Model, Node, NodeId, ValueId, flops, fold, freeze, inline, shapes};
@@ -256,11 +255,7 @@ fn attempt(mut model: Model, wishes: &Wishes, step: &dyn Fn(&str)) -> Result<Pre
         compute => (compute, policy.why.clone()),
     };
     let stems: Vec<String> = parts.iter().filter(|part| part.device != "cpu").map(|part| part.name.clone()).collect();
-    let files = script::compile_script(target, &setting, &stems).map(|text| TextFile {
-        name: script::NAME.into(),
-        text,
-        executable: true,
-    });
+    let files = script::scripts(target, &setting, &stems);
     let named = |text: &str| (!text.is_empty()).then(|| text.to_string());
     let manifest = Manifest {
         porter: env!("CARGO_PKG_VERSION").into(),
@@ -295,7 +290,7 @@ fn attempt(mut model: Model, wishes: &Wishes, step: &dyn Fn(&str)) -> Result<Pre
         lowered,
         float32_parts,
         original,
-        files: files.into_iter().collect(),
+        files,
         warnings,
         title: facts.title(),
         original_nodes,

@@ -7,7 +7,7 @@ use crate::engine::ort::{Optimisation, Ort, Plugin, Provider};
 use crate::target::{Reach, Target};
 
 /// The CPU provider is ONNX Runtime itself.
-const CPU: &str = "CPUExecutionProvider";
+pub(super) const CPU: &str = "CPUExecutionProvider";
 
 /// ONNX Runtime as the target and the words say. `None` where the target is not reached through it.
 ///

@@ -106,6 +106,9 @@ pub enum Reach {
         /// over those above, or left out where they are empty.
         #[serde(default)]
         modes: IndexMap<String, BTreeMap<String, String>>,
+        /// Modes in which less than float32 is computed, with the type whose rounding that is like (`tf32: float16`).
+        #[serde(default)]
+        mode_rounds: IndexMap<String, DType>,
         /// Set where the provider is a library of its own.
         #[serde(default)]
         plugin: Option<Plugin>,
@@ -183,8 +186,11 @@ pub struct ComputeRule {
     /// A predicate over `model` and `device`; always true where it is left out.
     #[serde(default)]
     pub when: Option<Predicate>,
-    /// The type to compute in.
+    /// The type that parts are written in.
     pub compute: DType,
+    /// The type that the target computes in whatever its parts are written in, where that is another one.
+    #[serde(default)]
+    pub rounds: Option<DType>,
     /// Why: the id of a quirk or note, or a sentence.
     pub why: String,
 }

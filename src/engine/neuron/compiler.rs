@@ -80,6 +80,14 @@ impl Compiler {
             return Ok(neff);
         }
         std::fs::create_dir_all(&self.cache).map_err(|error| told(format!("{}: {error}", self.cache.display())))?;
+        // Compiling takes minutes: who comes second waits for it instead of doing it again.
+        let waiting = self.cache.join(format!("{key}.lock"));
+        let lock = std::fs::File::create(&waiting)
+            .and_then(|lock| lock.lock().map(|()| lock))
+            .map_err(|error| told(format!("{}: {error}", waiting.display())))?;
+        if neff.is_file() {
+            return Ok(neff);
+        }
         let scratch = crate::scratch::ScratchFolder::new_in(&self.cache)
             .map_err(|error| told(format!("{}: {error}", self.cache.display())))?;
         let (source, made) = (scratch.path().join("model.hlo_module.pb"), scratch.path().join("model.neff"));
@@ -89,6 +97,7 @@ impl Compiler {
             return Err(failure(&output, scratch.path()));
         }
         std::fs::rename(&made, &neff).map_err(|error| told(format!("{}: {error}", neff.display())))?;
+        drop(lock);
         Ok(neff)
     }
 

@@ -268,8 +268,21 @@ impl Judged<'_> {
         };
         expectation.reference.retain(|name, tensor| is_output(name) || alike(name, tensor));
         let mut findings = expectation.judge(result).findings;
+        findings.iter_mut().for_each(refuse_new_nan);
         findings.retain(|finding| is_output(&finding.name) || finding.verdict == Verdict::Differs);
         findings
+    }
+}
+
+/// NaN and infinities that the model does not have are a fault, even where rounding to the element type makes them too.
+fn refuse_new_nan(finding: &mut Finding) {
+    let Some(metrics) = &finding.metrics else { return };
+    let new = metrics.non_finite.saturating_sub(metrics.reference_non_finite);
+    if new > 0 && finding.verdict != Verdict::Differs {
+        finding.verdict = Verdict::Differs;
+        finding.reason = format!(
+            "{new} numbers are NaN or infinite that the model gives finite: the element type does not hold them"
+        );
     }
 }
 
@@ -300,7 +313,7 @@ fn with_outputs(original: &Model, manifest: &Manifest) -> Option<Model> {
 
 /// The engines to try, in order: an ONNX Runtime that is installed, which is the faster one, then tract. ONNX Runtime has a
 /// process of its own: a model can make it crash, and a crash is a result of the check, not the end of porter.
-fn engines(problems: &mut Vec<EngineError>) -> Vec<Box<dyn Engine>> {
+pub(super) fn engines(problems: &mut Vec<EngineError>) -> Vec<Box<dyn Engine>> {
     let mut engines: Vec<Box<dyn Engine>> = Vec::new();
     let ort = Local::Ort(Box::new(Ort { optimisation: Optimisation::Off, threads: 0, provider: None }));
     let opened = match ort.apart(&reach::Options::default()) {

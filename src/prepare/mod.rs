@@ -10,6 +10,7 @@
 pub mod check;
 mod lowering;
 mod pipeline;
+mod ranges;
 pub mod report;
 mod script;
 mod trial;

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use super::trial::{self, Refused, Trial};
-use super::{Options, PrepareError, Prepared, lowering, script};
+use super::{Options, PrepareError, Prepared, lowering, ranges, script};
 use crate::bundle::manifest::{self, Manifest, TensorType};
 use crate::engine::tract::Tract;
 use crate::graph::{Graph, GraphError, Model, Node, NodeId, ValueId, flops, fold, freeze, inline, shapes};
@@ -173,7 +173,12 @@ fn attempt(mut model: Model, wishes: &Wishes, step: &dyn Fn(&str)) -> Result<Pre
 
     step("element types");
     let wishes = target::dtype::Wishes { dtype: options.dtype, variant: options.variant.as_deref() };
-    let policy = target::dtype::policy(&model, target, &setting, &assessment, wishes)?;
+    let mut policy = target::dtype::policy(&model, target, &setting, &assessment, wishes)?;
+    let mut warnings = Vec::new();
+    if policy.compute == DType::Float16 && !(options.prove && ranges::keep_what_overflows(&model, &mut policy)) {
+        let why = if options.prove { "no engine here runs the model" } else { "--no-check" };
+        warnings.push(format!("whether float16 holds the model's numbers, up to 65504, was not measured: {why}"));
+    }
     let mut parts = Vec::new();
     let mut models = Vec::new();
     let mut lowered = Vec::new();
@@ -226,19 +231,16 @@ fn attempt(mut model: Model, wishes: &Wishes, step: &dyn Fn(&str)) -> Result<Pre
     let postprocess =
         postprocess::describe(&model.graph, &facts, &model.graph.outputs, final_answer && facts.end2end != Some(false));
     let quirks = quirk_records(&met.quirks, &assessment.quirks, &plan, &policy);
-    let mut warnings: Vec<String> = quirks
-        .iter()
-        .filter(|quirk| !quirk.answered)
-        .map(|quirk| {
-            format!(
-                "{}: {} ({}). Nodes: {}",
-                quirk.id,
-                quirk.what.trim_end_matches('.'),
-                quirk.symptom,
-                quirk.nodes.join(", ")
-            )
-        })
-        .collect();
+    let unanswered = quirks.iter().filter(|quirk| !quirk.answered).map(|quirk| {
+        format!(
+            "{}: {} ({}). Nodes: {}",
+            quirk.id,
+            quirk.what.trim_end_matches('.'),
+            quirk.symptom,
+            quirk.nodes.join(", ")
+        )
+    });
+    warnings.extend(unanswered);
     if !plan.parts.iter().any(|part| part.device == Device::Target) {
         let warning = match target.name.as_str() {
             "cpu" => "the cost of a border leaves nothing to cut: the host's engine runs everything".to_string(),

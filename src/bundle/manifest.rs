@@ -49,6 +49,9 @@ pub struct Manifest {
     pub float32_nodes: Vec<Float32Node>,
     /// What the outputs mean and what is left to do with them; null where nothing is known.
     pub postprocess: Option<Postprocess>,
+    /// Every file in the bundle's folder, sorted: anything else there is not porter's.
+    #[serde(default)]
+    pub files: Vec<String>,
     /// The comparison with the original model; null with `--no-check`.
     pub check: Option<serde_json::Value>,
 }

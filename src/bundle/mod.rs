@@ -65,22 +65,15 @@ pub fn read(folder: &Path) -> Result<Manifest, BundleError> {
 /// As [`read`], or the folder cannot be listed.
 pub fn foreign_files(folder: &Path) -> Result<Vec<String>, BundleError> {
     let manifest = read(folder)?;
-    let own: HashSet<String> = own_files(&manifest).collect();
+    if manifest.files.is_empty() {
+        return Ok(Vec::new()); // an older porter wrote it, and did not say
+    }
+    let own: HashSet<String> = manifest.files.into_iter().collect();
     let entries = std::fs::read_dir(folder).map_err(|source| BundleError::io(folder, source))?;
     let names = entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned());
     let mut foreign: Vec<String> = names.filter(|name| !own.contains(name)).collect();
     foreign.sort();
     Ok(foreign)
-}
-
-/// Every name that a bundle with this manifest may have in its folder.
-fn own_files(manifest: &Manifest) -> impl Iterator<Item = String> {
-    let fixed = [MANIFEST, "report.md", "compile.sh"].map(String::from);
-    let parts = manifest.parts.iter().flat_map(|part| {
-        let data = format!("{}.data", part.file);
-        [part.file.clone(), data].into_iter().chain(part.lowered.iter().map(|form| form.file.clone()))
-    });
-    fixed.into_iter().chain(parts)
 }
 
 /// Whether a folder is a bundle.

@@ -64,11 +64,11 @@ impl Draft {
         Ok(crate::load(&self.inside.join(&part.file))?)
     }
 
-    /// Writes manifest and text files and puts the bundle in its place.
+    /// Writes text files and manifest, which is told what files there are, and puts the bundle in its place.
     ///
     /// # Errors
     /// A file cannot be written, or something else stands in the place by now.
-    pub fn finish(self, manifest: &Manifest, files: &[TextFile]) -> Result<(), BundleError> {
+    pub fn finish(self, manifest: &mut Manifest, files: &[TextFile]) -> Result<(), BundleError> {
         for file in files {
             let path = self.inside.join(&file.name);
             fs::write(&path, &file.text).map_err(|source| BundleError::io(&path, source))?;
@@ -79,6 +79,10 @@ impl Draft {
                 fs::set_permissions(&path, mode).map_err(|source| BundleError::io(&path, source))?;
             }
         }
+        let entries = fs::read_dir(&self.inside).map_err(|source| BundleError::io(&self.inside, source))?;
+        manifest.files = entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
+        manifest.files.push(MANIFEST.into());
+        manifest.files.sort();
         let path = self.inside.join(MANIFEST);
         let text = serde_json::to_string_pretty(manifest)
             .map_err(|error| BundleError::Manifest { path: path.clone(), problem: error.to_string() })?;

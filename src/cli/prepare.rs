@@ -136,7 +136,7 @@ pub fn run(args: Args) -> Outcome {
         digest.join().map_err(|_| Failure::environment("the thread that hashes the model ended early"))?;
     let mut files = prepared.files.clone();
     files.push(TextFile { name: "report.md".into(), text: report::markdown(&prepared.manifest), executable: false });
-    draft.finish(&prepared.manifest, &files).map_err(bundle_failure)?;
+    draft.finish(&mut prepared.manifest, &files).map_err(bundle_failure)?;
     progress.done();
     if args.json {
         screen::json(&prepared.manifest);

@@ -7,6 +7,7 @@ mod dtype;
 mod error;
 pub mod external;
 pub mod fill;
+mod look;
 pub mod payload;
 pub mod proto;
 mod read;

@@ -10,7 +10,7 @@ use super::external::Folder;
 use super::proto::{
     AttributeProto, GraphProto, LOCATION_EXTERNAL, ModelProto, NodeProto, SparseTensorProto, TensorProto,
 };
-use super::{DType, OnnxError, Payload, Problem, TensorError, fill};
+use super::{DType, OnnxError, Payload, Problem, TensorError, fill, look};
 
 /// The oldest opset of ai.onnx that porter reads.
 pub const OLDEST_OPSET: i64 = 11;
@@ -100,7 +100,7 @@ fn decode_with(bytes: Bytes, folder: Option<&Folder>) -> Result<ModelProto, Prob
     // Every exporter writes `ir_version`, field 1, first: one byte of key, one of a small number.
     let looks_like_onnx = bytes[0] == 0x08 && bytes.get(1).is_none_or(|&version| version < 0x40);
     let model = ModelProto::decode(bytes.clone()).map_err(|error| match missing_bytes(&bytes) {
-        _ if !looks_like_onnx => Problem::NotOnnx(plain(&error)),
+        _ if !looks_like_onnx => Problem::NotOnnx(look::seems(&bytes).into()),
         Some(missing) => Problem::CutShort { missing },
         None => Problem::Damaged(plain(&error)),
     })?;

@@ -284,6 +284,7 @@ fn attempt(mut model: Model, wishes: &Wishes, step: &dyn Fn(&str)) -> Result<Pre
         cpu_reasons: cpu_reasons(&model.graph, &plan),
         float32_nodes,
         postprocess,
+        files: Vec::new(),
         check: None,
     };
     Ok(Prepared {

@@ -86,7 +86,10 @@ fn real_models_on_real_targets() {
     for target in ["cpu", "ort", "cuda", "tensorrt", "openvino"] {
         let target = Target::shipped(target).unwrap();
         let assessment = assess(&end2end, target, &target.setting(None, None).unwrap());
-        assert_eq!(assessment.refused().map(|(_, refusal)| &refusal.reason).next(), None, "{}", target.name);
+        // tract's maximum over nothing but minus infinity is wrong, and no graph shows that it will not meet that.
+        let known = |id| target.name == "cpu" && end2end.graph.node(id).is("ReduceMax");
+        let refused = assessment.refused().find(|(id, _)| !known(*id));
+        assert_eq!(refused.map(|(_, refusal)| &refusal.reason), None, "{}", target.name);
     }
 }
 

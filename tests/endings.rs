@@ -8,8 +8,8 @@ use std::process::{Command, Stdio};
 
 use common::build::*;
 use common::{model_path, porter, run};
-use porter::onnx::DType;
-use porter::onnx::encode;
+use porter::onnx::proto::{GraphProto, ModelProto};
+use porter::onnx::{DType, Tensor, encode};
 use serde_json::Value;
 
 /// Every name in a folder.
@@ -182,4 +182,70 @@ fn an_interrupted_command_leaves_nothing_and_a_killed_one_is_swept() {
         .current_dir(folder.path()));
     assert_eq!(code, 0, "{stderr}");
     assert_eq!(names(folder.path()), ["small.onnx"]);
+}
+
+/// `y = (0 * x + the least int64) / -1`, which no processor can divide.
+fn crashing() -> ModelProto {
+    let int = |name: &str, value: i64| Tensor::new(name, DType::Int64, &[1], value.to_le_bytes().to_vec());
+    model_of(GraphProto {
+        name: Some("crashing".into()),
+        input: vec![info("x", DType::Int64, &[4])],
+        output: vec![info("y", DType::Int64, &[4])],
+        initializer: vec![int("zero", 0), int("least", i64::MIN), int("minus", -1)],
+        node: vec![
+            node("Mul", &["x", "zero"], &["a"]),
+            node("Add", &["a", "least"], &["b"]),
+            node("Div", &["b", "minus"], &["y"]),
+        ],
+        ..Default::default()
+    })
+}
+
+#[test]
+fn a_crash_of_the_engine_is_not_the_end_of_the_check() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("model.onnx"), encode(&crashing())).unwrap();
+    let line = words("prepare model.onnx --target ort -o bundle --json");
+    let (code, stdout, stderr) = run(porter().args(&line).current_dir(folder.path()));
+    assert_eq!(code, 0, "{stderr}");
+    let manifest: Value = serde_json::from_str(&stdout).unwrap();
+    let check = &manifest["check"];
+    assert_eq!((check["engine"].as_str(), check["refused"].as_array().unwrap().len()), (Some("tract"), 1), "{check}");
+    assert!(stderr.contains("compared on tract alone") && stderr.contains("signal:8"), "{stderr}");
+    assert_eq!(manifest["parts"][0]["dtype"], "int64");
+}
+
+#[test]
+fn a_library_that_is_named_and_not_there_is_told() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("model.onnx"), encode(&small())).unwrap();
+    let line = words("prepare model.onnx --target cpu -o bundle");
+    let mut command = porter();
+    command.args(&line).current_dir(folder.path()).env("PORTER_ORT", "nowhere/lib.so");
+    let (code, stdout, stderr) = run(&mut command);
+    assert_eq!(code, 0, "{stderr}");
+    assert!(stderr.contains("PORTER_ORT says nowhere/lib.so"), "{stderr}");
+    assert!(stdout.contains("run by tract"), "{stdout}");
+}
+
+#[test]
+fn parts_say_the_type_that_they_compute_in() {
+    let folder = tempfile::tempdir().unwrap();
+    for (dtype, spelled) in [(DType::Double, "float64"), (DType::Float16, "float16"), (DType::Float, "float32")] {
+        let model = small_with(|g| {
+            g.input[0] = info("x", dtype, &[2, 3]);
+            g.output[0] = info("y", dtype, &[2, 3]);
+            g.initializer[0] = g.initializer[0].convert(dtype).unwrap();
+        });
+        fs::write(folder.path().join("model.onnx"), encode(&model)).unwrap();
+        let line = words("prepare model.onnx --target ort -o bundle --json");
+        let (code, stdout, stderr) = run(porter().args(&line).current_dir(folder.path()));
+        assert_eq!(code, 0, "{stderr}");
+        let manifest: Value = serde_json::from_str(&stdout).unwrap();
+        assert_eq!(
+            (manifest["dtype"].as_str(), manifest["parts"][0]["dtype"].as_str()),
+            (Some(spelled), Some(spelled))
+        );
+        assert_eq!(manifest["parts"][0]["device"], "ort", "{stdout}");
+    }
 }

@@ -253,10 +253,10 @@ fn describe(prepared: &Prepared) -> String {
     words.join(", ")
 }
 
-/// `, answers N1 at 3 nodes, N3 at 1` for a rule that known faults call for.
+/// `, answers N1 (3 nodes), N3 (1 nodes)` for a rule that known faults call for.
 fn answers(m: &Manifest, rule: &str) -> String {
     let answered = m.quirks.iter().filter(|quirk| quirk.answer.as_deref() == Some(rule));
-    let told: Vec<String> = answered.map(|quirk| format!("{} at {}", quirk.id, quirk.nodes.len())).collect();
+    let told: Vec<String> = answered.map(|quirk| format!("{} ({} nodes)", quirk.id, quirk.nodes.len())).collect();
     if told.is_empty() { String::new() } else { format!(", answers {}", told.join(", ")) }
 }
 

@@ -123,3 +123,55 @@ fn note(graph: &Graph, id: NodeId, error: &EngineError, refused: &mut Refused) {
         refused.entry(graph.value(value).name.clone()).or_insert_with(|| error.to_string());
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::Session;
+    use crate::engine::tract::Tract;
+    use crate::graph::builder::Build;
+
+    /// tract, without models in which all of these operators stand.
+    struct Without(&'static [&'static str]);
+
+    impl Engine for Without {
+        fn name(&self) -> String {
+            "small".into()
+        }
+
+        fn compile(&self, model: &Model) -> Result<Box<dyn Session>, EngineError> {
+            let has = |op: &&str| model.graph.nodes().any(|(_, node)| node.is(op));
+            if self.0.iter().all(has) {
+                let problem = format!("no {}", self.0.join(" with "));
+                return Err(EngineError::Compile { engine: self.name(), code: None, problem });
+            }
+            Tract.compile(model)
+        }
+    }
+
+    fn model() -> Model {
+        let mut b = Build::new();
+        let x = b.input("x", DType::Float, &[2, 3]);
+        let mut y = x;
+        for op in ["Abs", "Relu", "Neg", "Relu", "Abs"] {
+            y = b.op(op, &format!("{op}_{}", b.graph.node_count()), &[y]);
+        }
+        let mut model = b.finish(&[y]);
+        crate::graph::shapes::infer(&mut model).unwrap();
+        model
+    }
+
+    fn refused(without: &'static [&'static str]) -> Vec<String> {
+        let (engine, model) = (Without(without), model());
+        let error = engine.compile(&model).err().unwrap();
+        let mut names: Vec<String> = culprits(&engine, &model, &error).into_keys().collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn nodes_that_are_refused_alone_are_found_and_else_the_first_that_breaks() {
+        assert_eq!(refused(&["Relu"]), ["Relu_1_output_0", "Relu_3_output_0"]);
+        assert_eq!(refused(&["Relu", "Neg"]), ["Neg_2_output_0"]);
+    }
+}

@@ -72,7 +72,9 @@ impl Local {
 
 /// What workers are held to.
 pub(super) fn limits(options: &Options) -> Limits {
-    Limits { time: options.time_limit, memory: options.memory_limit, ..Limits::default() }
+    let usual = Limits::default();
+    let start = usual.start.min(options.time_limit);
+    Limits { start, time: options.time_limit, memory: options.memory_limit, ..usual }
 }
 
 /// The porter command: this program, or one beside it (programs that Cargo builds for tests lie a folder deeper).

@@ -21,7 +21,16 @@ from jaxlib import _jax, xla_client  # noqa: E402
 # Without this, 64-bit types would be cut to 32 bits on the way in.
 X64 = _jax.config.Config("porter_enable_x64", True)
 _jax.jax_jit.set_enable_x64_state(X64)
-know({"BF16": ml_dtypes.bfloat16})
+know(
+    {
+        "BF16": ml_dtypes.bfloat16,
+        "F8_E4M3": ml_dtypes.float8_e4m3fn,
+        "F8_E4M3FNUZ": ml_dtypes.float8_e4m3fnuz,
+        "F8_E5M2": ml_dtypes.float8_e5m2,
+        "F8_E5M2FNUZ": ml_dtypes.float8_e5m2fnuz,
+        "F8_E8M0": ml_dtypes.float8_e8m0fnu,
+    }
+)
 
 
 class Program:

@@ -112,12 +112,13 @@ fn heals(rule: &Rule, proof: &Proof, reference: &dyn Engine, target: &dyn Engine
             .all(|(name, right)| outputs.get(name).is_some_and(|result| judge::look(right, result).nothing));
         let expectation = match all_near {
             true => None,
-            false => Some(judge::expectation(reference, &proof.model, inputs).ok()?),
+            false => Some(judge::expectation(reference, &proof.model, inputs, None).ok()?),
         };
         for (name, right) in expected {
             let result = outputs.get(name)?;
             if let Some(expectation) = &expectation {
-                let judged = judge::judge(expectation, name, result, judge::Manner::Isolated);
+                let setting = judge::Setting { engine: reference, model: &proof.model, inputs };
+                let judged = judge::judge(setting, expectation, name, result, judge::Manner::Isolated);
                 if judged.differs {
                     return None;
                 }
@@ -147,7 +148,7 @@ fn whole_agrees(
     let Ok(mut session) = target.compile(&rewritten) else { return Ok(false) };
     for inputs in &subject.samples {
         let Ok(outputs): Result<Tensors, _> = session.run(inputs) else { return Ok(false) };
-        let expectation = judge::expectation(reference, &subject.model, inputs)?;
+        let expectation = judge::expectation(reference, &subject.model, inputs, None)?;
         if expectation.judge(&outputs).verdict == Verdict::Differs {
             return Ok(false);
         }

@@ -154,9 +154,13 @@ fn try_point(model: &Model, axes: &[Axis], at: &[i64], reference: &dyn Engine, t
     if right.iter().all(near) {
         return Point::Right;
     }
-    let Ok(expectation) = judge::expectation(reference, &model, &inputs) else { return Point::Impossible };
+    let Ok(expectation) = judge::expectation(reference, &model, &inputs, Some(right.clone())) else {
+        return Point::Impossible;
+    };
+    let setting = judge::Setting { engine: reference, model: &model, inputs: &inputs };
     let differs = right.keys().any(|name| {
-        outputs.get(name).is_none_or(|result| judge::judge(&expectation, name, result, judge::Manner::Isolated).differs)
+        let judge = |result| judge::judge(setting, &expectation, name, result, judge::Manner::Isolated).differs;
+        outputs.get(name).is_none_or(judge)
     });
     if differs {
         Point::Wrong(

@@ -162,7 +162,7 @@ fn given(args: &Args, subject: &Subject) -> Result<Vec<(String, Tensors)>, Failu
     let models = [model];
     let load = |run: usize| {
         let feed = plan.load(run, &models, false).map_err(Failure::input)?;
-        feed.warnings.iter().for_each(|said| eprintln!("warning: {said}"));
+        feed.warnings.iter().for_each(|said| screen::note(&format!("warning: {said}")));
         let name = match feed.frames.as_slice() {
             [] => format!("given {}", run + 1),
             [only] => only.name.clone(),

@@ -11,6 +11,7 @@
 //! long sums has one more float32 draw, in which nothing moves and they are added up one number after the other, see
 //! [`sums`]. (Noise in the summands would make them cancel.)
 
+mod rough;
 mod sums;
 
 use std::collections::HashSet;
@@ -36,12 +37,14 @@ pub struct Noise<'a> {
     pub draws: usize,
     /// Another seed gives other draws.
     pub seed: u64,
+    /// Operators that are only approximated, with the most that their results are off.
+    pub approximated: &'a [(String, f64)],
 }
 
 impl Noise<'_> {
     /// The noise of float32: two draws.
     pub fn float32() -> Self {
-        Self { dtype: DType::Float, keep: &|_| true, draws: 2, seed: 0 }
+        Self { dtype: DType::Float, keep: &|_| true, draws: 2, seed: 0, approximated: &[] }
     }
 }
 
@@ -55,60 +58,71 @@ pub fn measure(
     inputs: &Tensors,
     noise: &Noise,
 ) -> Result<Expectation, EngineError> {
-    measure_each(engine, model, inputs, &[noise]).and_then(|mut all| all.pop().ok_or_else(|| crashed(engine)))
+    let mut runs = run_each(engine, model, inputs, noise, true)?.into_iter();
+    let reference = runs.next().ok_or_else(|| crashed(engine))?;
+    Ok(Expectation::new(reference, runs.collect(), noise.dtype))
 }
 
-/// As [`measure`] for several noises at once; the plain run is made only once.
+/// As [`measure`] around a plain run that was made already.
 ///
 /// # Errors
 /// As [`measure`].
-pub fn measure_each(
+pub fn measure_around(
     engine: &dyn Engine,
     model: &Model,
     inputs: &Tensors,
-    noises: &[&Noise],
-) -> Result<Vec<Expectation>, EngineError> {
-    let draws = noises.iter().flat_map(|noise| (0..noise.draws.max(1)).map(move |draw| (*noise, draw)));
-    let in_order = sums::one_by_one(model, inputs).filter(|_| noises.iter().any(|noise| is_float32(noise)));
-    let plain = [Some(Job::Plain), in_order.is_some().then_some(Job::InOrder)];
-    let jobs: Vec<Job> = plain.into_iter().flatten().chain(draws.map(|(noise, draw)| Job::Draw(noise, draw))).collect();
+    reference: Tensors,
+    noise: &Noise,
+) -> Result<Expectation, EngineError> {
+    Ok(Expectation::new(reference, run_each(engine, model, inputs, noise, false)?, noise.dtype))
+}
+
+/// A run that is to be made.
+enum Job {
+    Plain,
+    /// Long sums one number after the other.
+    InOrder(Box<Model>),
+    Draw(usize),
+}
+
+/// Runs the model as it is, if that is asked for, and then each draw of a noise.
+fn run_each(
+    engine: &dyn Engine,
+    model: &Model,
+    inputs: &Tensors,
+    noise: &Noise,
+    plain: bool,
+) -> Result<Vec<Tensors>, EngineError> {
+    let float32 = !matches!(noise.dtype, DType::Bfloat16 | DType::Float16);
+    let in_order = float32.then(|| sums::one_by_one(model, inputs)).flatten().map(|model| Job::InOrder(model.into()));
+    let draws = (0..noise.draws.max(1)).map(Job::Draw);
+    let jobs: Vec<Job> = plain.then_some(Job::Plain).into_iter().chain(draws).chain(in_order).collect();
     let run = |job: &Job| match job {
-        Job::Plain => engine.run_once(model, inputs),
-        Job::InOrder => engine.run_once(in_order.as_ref().unwrap_or(model), inputs),
-        Job::Draw(noise, draw) => run_draw(engine, model, inputs, noise, *draw),
+        Job::Plain => engine.run_once(model, inputs).map(Some),
+        // An engine that does not take sums written otherwise just has one draw less.
+        Job::InOrder(model) => Ok(engine.run_once(model, inputs).ok()),
+        Job::Draw(draw) => run_draw(engine, model, inputs, noise, *draw).map(Some),
     };
     let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get());
     let mut runs = Vec::with_capacity(jobs.len());
     for group in jobs.chunks(cores) {
-        let outcomes: Vec<Result<Tensors, EngineError>> = std::thread::scope(|scope| {
+        let outcomes: Vec<Result<Option<Tensors>, EngineError>> = std::thread::scope(|scope| {
             let threads: Vec<_> = group.iter().map(|job| scope.spawn(move || run(job))).collect();
             threads.into_iter().map(|thread| thread.join().unwrap_or_else(|_| Err(crashed(engine)))).collect()
         });
-        runs.extend(outcomes);
+        for outcome in outcomes {
+            runs.extend(outcome?);
+        }
     }
-    let mut runs = runs.into_iter();
-    let reference = runs.next().unwrap_or_else(|| Ok(Tensors::new()))?;
-    // An engine that does not take sums written otherwise just has one draw less.
-    let ordered = in_order.is_some().then(|| runs.next()).flatten().and_then(Result::ok);
-    let draws = runs.collect::<Result<Vec<Tensors>, _>>()?;
-    let mut draws = draws.into_iter();
-    let expectation = |noise: &&Noise| {
-        let own = draws.by_ref().take(noise.draws.max(1));
-        let draws = own.chain(ordered.clone().filter(|_| is_float32(noise))).collect();
-        Expectation::new(reference.clone(), draws, noise.dtype)
-    };
-    Ok(noises.iter().map(expectation).collect())
+    Ok(runs)
 }
 
-/// A run that is to be made.
-enum Job<'a> {
-    Plain,
-    InOrder,
-    Draw(&'a Noise<'a>, usize),
-}
-
-fn is_float32(noise: &Noise) -> bool {
-    !matches!(noise.dtype, DType::Bfloat16 | DType::Float16)
+/// One run of the model with float32 noise; another index gives another.
+///
+/// # Errors
+/// It does not compile or run.
+pub fn draw(engine: &dyn Engine, model: &Model, inputs: &Tensors, index: usize) -> Result<Tensors, EngineError> {
+    run_draw(engine, model, inputs, &Noise::float32(), index)
 }
 
 /// Units in the last place by which the louder draws move what they move: ties tip in them.
@@ -117,12 +131,25 @@ const LOUD: [i32; 6] = [64, 64, 512, 512, 512, 4096];
 /// Units of a 16-bit type by which the louder draws of one move what they move.
 const LOUD_HALF: [i32; 4] = [4, 4, 16, 64];
 
+/// As [`louder_in`] float32.
+///
+/// # Errors
+/// Any of them does not compile or run.
+pub fn louder(engine: &dyn Engine, model: &Model, inputs: &Tensors) -> Result<Vec<Tensors>, EngineError> {
+    louder_in(engine, model, inputs, DType::Float)
+}
+
 /// Runs of the model with noise far louder than rounding, for [`Expectation::loud`]. `dtype` is the type whose rounding is
 /// explained; for one of 16 bits, the model is one that rounds to it (see [`lowered`]).
 ///
 /// # Errors
 /// Any of them does not compile or run.
-pub fn louder(engine: &dyn Engine, model: &Model, inputs: &Tensors, dtype: DType) -> Result<Vec<Tensors>, EngineError> {
+pub fn louder_in(
+    engine: &dyn Engine,
+    model: &Model,
+    inputs: &Tensors,
+    dtype: DType,
+) -> Result<Vec<Tensors>, EngineError> {
     let units: Vec<i32> = match dtype {
         DType::Bfloat16 | DType::Float16 => LOUD_HALF.iter().map(|units| units * unit_of(dtype)).collect(),
         _ => LOUD.to_vec(),
@@ -157,6 +184,8 @@ fn run_draw(
     draw: usize,
 ) -> Result<Tensors, EngineError> {
     let seed = noise.seed.wrapping_mul(1000).wrapping_add(draw as u64);
+    let rough = rough::roughened(model, inputs, noise.approximated, seed);
+    let model = rough.as_ref().unwrap_or(model);
     match noise.dtype {
         DType::Bfloat16 | DType::Float16 => {
             let lowered = emulate::lower(model, noise.dtype, noise.keep);

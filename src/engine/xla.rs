@@ -4,6 +4,8 @@
 //! `porter runtime install xla`. It is the numeric stand-in for accelerators that take HLO, and with
 //! [`Xla::start`]`(true, ..)` a way to run whole models in float64.
 
+mod borders;
+
 use std::path::{Path, PathBuf};
 
 use super::worker::{Form, Limits, PYTHON_MODULE, Start, Worker};
@@ -113,7 +115,12 @@ impl Engine for Xla {
         if self.double {
             lower::widen(&mut model);
         }
+        let borders = borders::widen(&mut model);
         let inner = self.worker.compile(&model)?;
+        let inner = match borders {
+            Some(borders) => Box::new(borders::Crossing { inner, borders }) as Box<dyn Session>,
+            None => inner,
+        };
         if !self.double {
             return Ok(inner);
         }

@@ -13,6 +13,7 @@
 //! | `faulty:N1,N3`, `faulty:N1@tract` | ONNX Runtime (or tract) with known faults of targets planted: simulated |
 //! | `xla`, `xla:f64` | XLA on the CPU, from the HLO that porter writes |
 
+mod codes;
 mod command;
 mod error;
 mod local;
@@ -26,7 +27,7 @@ use std::time::Duration;
 use indexmap::IndexMap;
 
 pub use error::ReachError;
-pub use local::Local;
+pub use local::{Local, this_is_the_command};
 pub use spec::Spec;
 
 use crate::engine::neuron;
@@ -262,12 +263,14 @@ fn on_neuron(target: &Target, options: &Options) -> Result<Box<dyn Engine>, Reac
         let text = fact.as_str().map_or_else(|| fact.to_string(), str::to_string);
         compile = compile.replace(&format!("{{{name}}}"), &text);
     }
-    let known = target.quirks.iter().filter_map(|quirk| {
-        let answer = quirk.answer.as_ref().map(|answer| format!(" Answered by {answer}.")).unwrap_or_default();
-        Some((quirk.symptom.code.clone()?, format!("Known as {}: {}{answer}", quirk.id, quirk.what)))
-    });
     let lnc = setting.device.facts.get("lnc").and_then(|lnc| lnc.as_i64()).unwrap_or(1) as i32;
-    let local = Local::Neuron(neuron::Settings { compile, lnc, known: known.collect(), ..Default::default() });
+    let local = Local::Neuron(neuron::Settings {
+        compile,
+        lnc,
+        known: codes::known(target),
+        one_core: options.isolate,
+        ..Default::default()
+    });
     Ok(if options.isolate { local.apart(options)? } else { local.here()? })
 }
 

@@ -14,7 +14,7 @@ pub(super) const CPU: &str = "CPUExecutionProvider";
 /// # Errors
 /// A word that means nothing there, or a device that the target does not have.
 pub(super) fn ort(text: &str, target: &Target, words: &[String], options: &Options) -> Result<Option<Ort>, ReachError> {
-    let Reach::Onnxruntime { provider, options: own, modes, plugin, runtime, .. } = &target.reach else {
+    let Reach::Onnxruntime { provider, options: own, modes, plugin, runtime, system, .. } = &target.reach else {
         return Ok(None);
     };
     let mut settings: IndexMap<String, String> = own.iter().map(|(key, value)| (key.clone(), value.clone())).collect();
@@ -55,6 +55,7 @@ pub(super) fn ort(text: &str, target: &Target, words: &[String], options: &Optio
         }),
         partial,
         runtime: runtime.clone(),
+        system: system.clone(),
     });
     Ok(Some(Ort { optimisation, threads: options.threads, provider }))
 }

@@ -169,7 +169,7 @@ impl Judged<'_> {
         let (count, draws) = if large { (1, 2) } else { (2, 2) };
         // Where every node ended up on the CPU, nothing computes in the type that the policy chose.
         let dtype = if is_lowered(self.prepared) { manifest.dtype } else { DType::Float };
-        let noise = Noise { dtype, keep: &keep, draws, seed: 0 };
+        let noise = Noise { dtype, keep: &keep, draws, seed: 0, approximated: &[] };
         let mut worst: Option<Vec<Finding>> = None;
         for seed in 0..count {
             let findings = self.sample(seed, &noise)?;

@@ -7,9 +7,11 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::{Failure, Outcome, screen};
-use crate::engine::EngineError;
+use crate::engine::{Engine, EngineError, Tensors, neuron};
+use crate::onnx::Tensor;
 use crate::reach::{self, ReachError};
 use crate::target::{Reach, Target, TargetSet};
+use crate::text;
 
 /// Show for every target whether it is ready, or what is missing and the command that gets it
 #[derive(clap::Args)]
@@ -35,7 +37,13 @@ struct Finding {
     problem: Option<String>,
     /// What to do about it.
     fix: Option<String>,
+    /// What its readiness does not say.
+    note: Option<&'static str>,
 }
+
+/// What holds of devices that porter's authors do not have.
+const NOT_ON_A_DEVICE: &str =
+    "porter's part was not run on a device, only against stand-ins: docs/neuron.md says what was";
 
 /// Runs the command. Exit code 0, whatever is missing: that something is missing is what it was asked. With names, 3 if one of
 /// them is not ready.
@@ -55,7 +63,7 @@ pub fn run(args: Args) -> Outcome {
     if args.json {
         screen::json(&findings);
     } else {
-        findings.iter().for_each(|finding| screen::println(&text(finding)));
+        findings.iter().for_each(|finding| screen::println(&line(finding)));
     }
     let lacking = !args.names.is_empty() && findings.iter().any(|finding| !finding.ready);
     Ok(if lacking { ExitCode::from(3) } else { ExitCode::SUCCESS })
@@ -71,11 +79,18 @@ fn examine(target: &Target, set: &TargetSet) -> Finding {
         version,
         problem,
         fix,
+        note: matches!(&target.reach, Reach::Lowering { run, .. } if run == neuron::NAME).then_some(NOT_ON_A_DEVICE),
     };
     match reach::open(&target.name, set, &options) {
         Ok(reached) => {
             let version = reached.engine.version();
-            finding(Some(if version.is_empty() { "built in".into() } else { version }), None, None)
+            let version = if version.is_empty() { "built in".into() } else { version };
+            match computes(reached.engine.as_ref()) {
+                Ok(()) => finding(Some(version), None, None),
+                Err(problem) => {
+                    finding(None, Some(format!("{version} is there and does not compute: {problem}")), None)
+                }
+            }
         }
         Err(ReachError::Engine(EngineError::Absent { problem, fix, .. })) => finding(None, Some(problem), Some(fix)),
         Err(ReachError::NoEngine { .. }) => match &target.reach {
@@ -95,13 +110,27 @@ fn examine(target: &Target, set: &TargetSet) -> Finding {
     }
 }
 
-fn text(finding: &Finding) -> String {
+/// Whether an engine really computes: a library that loads may still lack its device.
+fn computes(engine: &dyn Engine) -> Result<(), String> {
+    let model =
+        text::parse_model("(float[1,4] x) => (float[1,4] y) { y = Relu (x) }").map_err(|error| error.to_string())?;
+    let inputs = Tensors::from_iter([("x".to_string(), Tensor::from_f32("x", &[1, 4], &[-1.0, 0.0, 0.5, 2.0]))]);
+    let outputs =
+        engine.compile(&model).and_then(|mut session| session.run(&inputs)).map_err(|error| error.to_string())?;
+    match outputs.get("y").and_then(|y| y.to_f32s().ok()) {
+        Some(values) if values == [0.0, 0.0, 0.5, 2.0] => Ok(()),
+        other => Err(format!("Relu of -1, 0, 0.5, 2 came back as {other:?}")),
+    }
+}
+
+fn line(finding: &Finding) -> String {
     let name = &finding.target;
+    let note = finding.note.map(|note| format!("\n{:<10}          {note}", "")).unwrap_or_default();
     match (&finding.version, &finding.problem) {
-        (Some(version), _) => format!("{name:<10} ready    {version}"),
+        (Some(version), _) => format!("{name:<10} ready    {version}{note}"),
         (None, problem) => {
             let fix = finding.fix.as_ref().map(|fix| format!("\n{:<10}          {fix}", "")).unwrap_or_default();
-            format!("{name:<10} missing  {}{fix}", problem.clone().unwrap_or_default())
+            format!("{name:<10} missing  {}{fix}{note}", problem.clone().unwrap_or_default())
         }
     }
 }

@@ -145,6 +145,11 @@ pub(super) fn constant(b: &mut Builder, name: &str, tensor: &Tensor) -> Result<O
     if super::hlo::element_number(dtype) == 0 {
         return Err(format!("'{name}' is of type {dtype}, which is not lowered").into());
     }
+    if super::hlo::packed::wider(dtype).is_some() {
+        let wide = super::hlo::packed::unpack(tensor).ok_or_else(|| format!("'{name}' has no values"))?;
+        let op = constant(b, name, &wide)?;
+        return Ok(b.convert(op, dtype));
+    }
     let payload = match &tensor.raw_data {
         Some(payload) => payload.clone(),
         None => Payload::Bytes(tensor.to_bytes().map_err(|error| Problem::Unsupported(error.to_string()))?),

@@ -144,7 +144,7 @@ mod tests {
     use crate::graph::Node;
     use crate::graph::builder::Build;
     use crate::lower::{Weights, hlo, lower};
-    use crate::onnx::DType;
+    use crate::onnx::{DType, Tensor};
 
     fn codes(module: &HloModuleProto) -> Vec<String> {
         let mut codes: Vec<String> = check(module).into_iter().map(|finding| finding.code).collect();
@@ -204,5 +204,81 @@ mod tests {
         let node = Node::new("ConvTranspose", [x, w], []).named("up").with("strides", vec![2, 2]);
         let up = build.node(node);
         assert_eq!(codes(&lowered(build, &[up])), [""; 0]);
+    }
+
+    /// What is found in a module whose entry has one instruction changed by hand, as another lowering might write it.
+    fn changed(change: impl FnOnce(&mut HloInstructionProto)) -> Vec<Finding> {
+        let mut build = Build::new();
+        let x = build.input("x", DType::Float, &[1, 2, 9, 9]);
+        let w = build.weight("w", &[3, 2, 3, 3]);
+        let y = build.op("Conv", "conv", &[x, w]);
+        let mut module = lowered(build, &[y]);
+        let mut all = module.computations.iter_mut().flat_map(|computation| &mut computation.instructions);
+        change(all.find(|one| one.opcode.as_deref() == Some("convolution")).unwrap());
+        check(&module)
+    }
+
+    fn window(instruction: &mut HloInstructionProto) -> &mut crate::lower::hlo::proto::WindowDimension {
+        &mut instruction.window.as_mut().unwrap().dimensions[0]
+    }
+
+    #[test]
+    fn each_refusal_has_its_code_and_what_answers_it() {
+        let cases: [(&str, &str, Vec<Finding>); 5] = [
+            (
+                "NCC_EVRF011",
+                "two steps",
+                changed(|one| {
+                    window(one).base_dilation = Some(2);
+                    window(one).stride = Some(2);
+                }),
+            ),
+            (
+                "NCC_EVRF010",
+                "two steps",
+                changed(|one| {
+                    window(one).base_dilation = Some(2);
+                    window(one).window_dilation = Some(2);
+                }),
+            ),
+            (
+                "NCC_EVRF004",
+                "two real tensors",
+                changed(|one| one.shape.as_mut().unwrap().element_type = Some(element::C64)),
+            ),
+            (
+                "NCC_ESPP004",
+                "--dtype float32",
+                changed(|one| one.shape.as_mut().unwrap().element_type = Some(element::F64)),
+            ),
+            (
+                "NCC_EVRF029",
+                "leaves the selection to a part on the host",
+                changed(|one| one.opcode = Some("sort".into())),
+            ),
+        ];
+        for (code, answer, found) in cases {
+            let told = found.iter().find(|finding| finding.code == code).unwrap_or_else(|| panic!("{code}: {found:?}"));
+            assert!(told.answer.contains(answer), "{told}");
+            assert_eq!(told.node, "conv", "{told}");
+        }
+        assert_eq!(changed(|_| {}), []);
+    }
+
+    #[test]
+    fn loops_and_wide_unsigned_constants_are_found() {
+        let mut build = Build::new();
+        let x = build.input("x", DType::Float, &[80, 1, 2]);
+        let (w, r) = (build.weight("w", &[1, 3, 2]), build.weight("r", &[1, 3, 3]));
+        let layer = Node::new("RNN", [x, w, r], []).named("rnn").with("hidden_size", 3i64);
+        let y = build.node(layer);
+        let module = lowered(build, &[y]);
+        assert_eq!(codes(&module), ["NCC_EUOC002"], "80 steps are not written out");
+
+        let mut build = Build::new();
+        let x = build.input("x", DType::Uint64, &[3]);
+        let one = build.graph.add_initializer(Tensor::from_i64s("one", DType::Uint64, &[3], &[1, 2, 3]).unwrap());
+        let y = build.op("Add", "add", &[x, one]);
+        assert_eq!(codes(&lowered(build, &[y])), ["NCC_ESFH002"]);
     }
 }

@@ -3,7 +3,6 @@
 use std::collections::{BTreeMap, HashMap};
 
 use super::{Options, PrepareError, Prepared, lowering, script};
-use crate::bundle::TextFile;
 use crate::bundle::manifest::{self, Manifest, TensorType};
 use crate::engine::tract::Tract;
 use crate::graph::{Graph, GraphError, Model, Node, NodeId, ValueId, flops, fold, freeze, inline, shapes};
@@ -70,6 +69,7 @@ fn attempt(
     assume: bool,
 ) -> Result<Prepared, PrepareError> {
     let setting = target.setting(options.device.as_deref(), options.toolchain.as_deref())?;
+    options.variant.as_deref().map_or(Ok(()), |variant| target.check_variant(variant))?;
     let original_nodes = model.graph.node_count();
     let (facts, _) = target.facts(&model, options.variant.as_deref());
     let metadata: BTreeMap<String, String> = model
@@ -85,13 +85,10 @@ fn attempt(
         return Err(GraphError::new(place, problem).into());
     }
     inline::inline_functions(&mut model)?;
-    freeze::freeze(&mut model, &options.freeze)?;
-    let mut assumed = Vec::new();
-    if assume {
-        let (sizes, said) = freeze::assumed(&model);
-        freeze::freeze(&mut model, &sizes)?;
-        assumed = said;
-    }
+    let assumed = match assume {
+        true => freeze::settle(&mut model, &options.freeze)?,
+        false => freeze::freeze(&mut model, &options.freeze).map(|()| Vec::new())?,
+    };
     let original = model.clone();
     let interface = |graph: &Graph, ids: &[ValueId]| ids.iter().map(|&id| TensorType::of(graph.value(id))).collect();
     shapes::infer(&mut model)?;
@@ -134,13 +131,13 @@ fn attempt(
     let names = part_names(&plan);
     for (part, name) in plan.parts.iter().zip(names) {
         let mut piece = model.with_graph(model.graph.extract(&part.nodes, &part.inputs, &part.outputs));
-        let mut dtype = DType::Float;
+        let mut dtype = own_type(&piece.graph);
         if policy.compute != DType::Float {
             float32_parts.push(piece.clone()); // weights are shared
         }
         if part.device == Device::Target {
             target::dtype::apply(&mut piece, &policy)?;
-            dtype = policy.compute;
+            dtype = own_type(&piece.graph);
             float32_nodes.extend(
                 policy
                     .float32
@@ -195,12 +192,15 @@ fn attempt(
         warnings.push(format!("{} takes no node of this model: everything runs on the CPU", target.name));
     }
 
+    // A model that is not in float32 stays what it is where nothing is lowered.
+    let on_target = parts.iter().find(|part| part.device == target.name);
+    let own = on_target.or(parts.first()).map_or(DType::Float, |part| part.dtype);
+    let (dtype, dtype_reason) = match policy.compute {
+        DType::Float if own != DType::Float && own.is_float() => (own, "as the model has it".to_string()),
+        compute => (compute, policy.why.clone()),
+    };
     let stems: Vec<String> = parts.iter().filter(|part| part.device != "cpu").map(|part| part.name.clone()).collect();
-    let files = script::compile_script(target, &setting, &stems).map(|text| TextFile {
-        name: script::NAME.into(),
-        text,
-        executable: true,
-    });
+    let files = script::scripts(target, &setting, &stems);
     let named = |text: &str| (!text.is_empty()).then(|| text.to_string());
     let manifest = Manifest {
         porter: env!("CARGO_PKG_VERSION").into(),
@@ -215,8 +215,8 @@ fn attempt(
         device: named(&setting.device.name),
         toolchain: named(&setting.toolchain),
         variant: policy.variant.clone(),
-        dtype: policy.compute,
-        dtype_reason: policy.why.clone(),
+        dtype,
+        dtype_reason,
         inputs: interface(&model.graph, &model.graph.inputs),
         outputs: interface(&model.graph, &model.graph.outputs),
         parts,
@@ -235,7 +235,7 @@ fn attempt(
         lowered,
         float32_parts,
         original,
-        files: files.into_iter().collect(),
+        files,
         warnings,
         title: facts.title(),
         original_nodes,
@@ -304,6 +304,22 @@ fn is_in(graph: &Graph, part: &partition::Part, label: &str) -> bool {
     part.nodes
         .iter()
         .any(|&id| graph.node(id).name == label || graph.node(id).name.is_empty() && graph.label(id) == label)
+}
+
+/// What most of a part's nodes compute in: the float type that is made most often, or, where none is, the most frequent type.
+/// Nodes that carry a network's weights decide, where there are some.
+fn own_type(graph: &Graph) -> DType {
+    let mut counts: HashMap<(bool, bool, DType), usize> = HashMap::new();
+    for (_, node) in graph.nodes() {
+        let contracts = CONTRACTIONS.iter().any(|op| node.is(op));
+        for dtype in node.writes().filter_map(|value| graph.value(value).dtype) {
+            *counts.entry((dtype.is_float(), contracts, dtype)).or_default() += 1;
+        }
+    }
+    let most = counts.into_iter().max_by_key(|((float, contracts, dtype), count)| {
+        (*float, *contracts, *count, std::cmp::Reverse(dtype.number()))
+    });
+    most.map_or(DType::Float, |((.., dtype), _)| dtype)
 }
 
 fn labels(graph: &Graph) -> Vec<String> {

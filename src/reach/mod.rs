@@ -13,6 +13,7 @@
 //! | `faulty:N1,N3`, `faulty:N1@tract` | ONNX Runtime (or tract) with known faults of targets planted: simulated |
 //! | `xla`, `xla:f64` | XLA on the CPU, from the HLO that porter writes |
 
+mod codes;
 mod command;
 mod error;
 mod local;
@@ -26,7 +27,7 @@ use std::time::Duration;
 use indexmap::IndexMap;
 
 pub use error::ReachError;
-pub use local::Local;
+pub use local::{Local, this_is_the_command};
 pub use spec::Spec;
 
 use crate::engine::neuron;
@@ -35,6 +36,7 @@ use crate::engine::tract::Tract;
 use crate::engine::worker::{Start, Worker};
 use crate::engine::xla::Xla;
 use crate::engine::{Engine, EngineError};
+use crate::onnx::DType;
 use crate::target::{Reach, Target, TargetSet};
 
 /// How a target is to be run.
@@ -84,6 +86,24 @@ pub struct Reached {
     pub simulated: bool,
     /// The target file, where one is meant.
     pub target: Option<Target>,
+    /// The kind of device that was asked for.
+    pub device: Option<String>,
+    /// The type whose rounding the mode that was asked for shows, where it has one.
+    pub rounds: Option<DType>,
+    /// Whether parts in 16 bits must be emulated on it, because it computes in none.
+    pub emulates: bool,
+}
+
+/// What to open in place of `text` for a model in 16 bits: engines on the CPU emulate its arithmetic, and must not
+/// optimise the roundings away.
+///
+/// # Errors
+/// As [`Spec::parse`].
+pub fn unoptimised(text: &str) -> Result<String, ReachError> {
+    Ok(match Spec::parse(text)? {
+        Spec::Ort(_) => "ort:off".into(),
+        _ => text.into(),
+    })
 }
 
 /// Finds the engine for what stands behind `--target`.
@@ -96,12 +116,16 @@ pub fn open(text: &str, targets: &TargetSet, options: &Options) -> Result<Reache
         engine,
         simulated: false,
         target: target.cloned(),
+        device: options.device.clone(),
+        rounds: None,
+        emulates: false,
     };
+    let on_cpu = |reached: Reached| Reached { emulates: true, ..reached };
     match Spec::parse(text)? {
-        Spec::Tract => Ok(plain(Box::new(Tract), targets.get("cpu").ok())),
+        Spec::Tract => Ok(on_cpu(plain(Box::new(Tract), targets.get("cpu").ok()))),
         Spec::Ort(optimisation) => {
             let ort = Ort { optimisation, threads: options.threads, provider: None };
-            Ok(plain(placed(ort, options)?, targets.get("ort").ok()))
+            Ok(on_cpu(plain(placed(ort, options)?, targets.get("ort").ok())))
         }
         Spec::Named(name) => named(text, targets.get(&name)?, &[], options),
         Spec::Tuned { name, words } => named(text, targets.get(&name)?, &words, options),
@@ -143,7 +167,16 @@ fn named(text: &str, target: &Target, words: &[String], options: &Options) -> Re
         Reach::Lowering { run, .. } if run == neuron::NAME => on_neuron(target, options)?,
         Reach::Lowering { .. } => return Err(ReachError::NoEngine { target: target.name.clone() }),
     };
-    Ok(Reached { label: engine.name(), engine, simulated: false, target: Some(target.clone()) })
+    let (label, rounds, emulates) = match &target.reach {
+        Reach::Onnxruntime { mode_rounds, provider, .. } => {
+            let rounds = words.iter().rev().find_map(|word| mode_rounds.get(word).copied());
+            let label = if words.is_empty() { engine.name() } else { format!("{}:{}", target.name, words.join(",")) };
+            (label, rounds, provider == provider::CPU)
+        }
+        reach => (engine.name(), None, matches!(reach, Reach::Tract {})),
+    };
+    let device = options.device.clone();
+    Ok(Reached { label, engine, simulated: false, target: Some(target.clone()), device, rounds, emulates })
 }
 
 /// What is missing, with the runtime that brings it as what to do about it.
@@ -207,6 +240,9 @@ fn simulated(
         engine: Box::new(engine),
         simulated: true,
         target: simulate::home(names, targets).cloned(),
+        device: None,
+        rounds: None,
+        emulates: true,
     })
 }
 
@@ -227,12 +263,14 @@ fn on_neuron(target: &Target, options: &Options) -> Result<Box<dyn Engine>, Reac
         let text = fact.as_str().map_or_else(|| fact.to_string(), str::to_string);
         compile = compile.replace(&format!("{{{name}}}"), &text);
     }
-    let known = target.quirks.iter().filter_map(|quirk| {
-        let answer = quirk.answer.as_ref().map(|answer| format!(" Answered by {answer}.")).unwrap_or_default();
-        Some((quirk.symptom.code.clone()?, format!("Known as {}: {}{answer}", quirk.id, quirk.what)))
-    });
     let lnc = setting.device.facts.get("lnc").and_then(|lnc| lnc.as_i64()).unwrap_or(1) as i32;
-    let local = Local::Neuron(neuron::Settings { compile, lnc, known: known.collect(), ..Default::default() });
+    let local = Local::Neuron(neuron::Settings {
+        compile,
+        lnc,
+        known: codes::known(target),
+        one_core: options.isolate,
+        ..Default::default()
+    });
     Ok(if options.isolate { local.apart(options)? } else { local.here()? })
 }
 

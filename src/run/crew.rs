@@ -23,6 +23,8 @@ pub struct Choice {
 /// An engine with the parts it runs.
 struct Member {
     spec: String,
+    /// Whether it emulates 16-bit floats.
+    emulated: bool,
     engine: Box<dyn Engine>,
     label: String,
 }
@@ -51,7 +53,7 @@ impl Crew {
             };
             let half = emulate::of(&piece.model).is_some();
             let (spec, emulated) = emulation(&spec, half, targets)?;
-            let seat = match crew.members.iter().position(|member| member.spec == spec) {
+            let seat = match crew.members.iter().position(|one| one.spec == spec && one.emulated == emulated) {
                 Some(seat) => seat,
                 None => {
                     let own = piece.device == "cpu" || is_cpu(&spec, targets)?;
@@ -62,7 +64,7 @@ impl Crew {
                     }
                     let Reached { engine, label, .. } = reach::open(&spec, targets, &options)?;
                     let engine: Box<dyn Engine> = if emulated { Box::new(Widened(engine)) } else { engine };
-                    crew.members.push(Member { spec, engine, label });
+                    crew.members.push(Member { spec, emulated, engine, label });
                     crew.members.len() - 1
                 }
             };

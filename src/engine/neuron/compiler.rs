@@ -80,9 +80,15 @@ impl Compiler {
             return Ok(neff);
         }
         std::fs::create_dir_all(&self.cache).map_err(|error| told(format!("{}: {error}", self.cache.display())))?;
-        let scratch = tempfile::Builder::new()
-            .prefix(".porter-")
-            .tempdir_in(&self.cache)
+        // Compiling takes minutes: who comes second waits for it instead of doing it again.
+        let waiting = self.cache.join(format!("{key}.lock"));
+        let lock = std::fs::File::create(&waiting)
+            .and_then(|lock| lock.lock().map(|()| lock))
+            .map_err(|error| told(format!("{}: {error}", waiting.display())))?;
+        if neff.is_file() {
+            return Ok(neff);
+        }
+        let scratch = crate::scratch::ScratchFolder::new_in(&self.cache)
             .map_err(|error| told(format!("{}: {error}", self.cache.display())))?;
         let (source, made) = (scratch.path().join("model.hlo_module.pb"), scratch.path().join("model.neff"));
         onnx::write_with(&source, |out| out.write_all(&bytes)).map_err(|error| told(error.to_string()))?;
@@ -91,6 +97,7 @@ impl Compiler {
             return Err(failure(&output, scratch.path()));
         }
         std::fs::rename(&made, &neff).map_err(|error| told(format!("{}: {error}", neff.display())))?;
+        drop(lock);
         Ok(neff)
     }
 

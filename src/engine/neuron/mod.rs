@@ -1,13 +1,14 @@
 //! Neuron devices: a model is lowered to HLO, compiled by neuronx-cc and run through libnrt.
 //!
 //! The compiler and the runtime are the SDK's own, found on the machine and opened when they are needed ([`compiler`],
-//! [`runtime`]). Each session has one core to itself; sessions take the cores in turn, so as many sessions as there are
-//! cores run as many inputs at once.
+//! [`runtime`]); `neuron-ls` says what devices there are ([`devices`]). Each session has one core to itself; sessions take
+//! the cores in turn, so as many sessions as there are cores run as many inputs at once.
 //!
 //! Nothing here was run on a device. It was tested against stand-ins that behave as the SDK's documentation says; what
 //! was run where stands in `docs/neuron.md`.
 
 pub mod compiler;
+pub mod devices;
 pub mod runtime;
 
 use std::path::PathBuf;
@@ -24,6 +25,7 @@ use crate::lower::{self, Weights, hlo, neuron};
 use crate::onnx::Tensor;
 
 use compiler::Compiler;
+use devices::{Claim, Devices};
 use runtime::{Loaded, Runtime};
 
 /// What the engine is called.
@@ -35,7 +37,7 @@ pub const NAME: &str = "neuron";
 pub struct Settings {
     /// The command that compiles, with `{module}` and `{output}` in it.
     pub compile: String,
-    /// Cores a module takes: 1, or the logical core's size where the runtime is set so.
+    /// Physical cores that make a logical one, which is what a module runs on.
     pub lnc: i32,
     /// What is known of the compiler's errors: what answers each, by code.
     #[serde(default)]
@@ -46,6 +48,12 @@ pub struct Settings {
     /// The runtime's library, over the one that is found.
     #[serde(default)]
     pub library: Option<PathBuf>,
+    /// Whether it takes one core and leaves the others to processes beside it, instead of all that it may see.
+    #[serde(default)]
+    pub one_core: bool,
+    /// The command that lists devices, over the one that is found.
+    #[serde(default)]
+    pub lister: Option<PathBuf>,
     /// Where compiled modules are kept; in porter's own folder where none is named.
     #[serde(default)]
     pub cache: Option<PathBuf>,
@@ -58,6 +66,7 @@ pub struct Neuron {
     runtime: Arc<Runtime>,
     cores: usize,
     next: AtomicUsize,
+    claim: Option<Claim>,
 }
 
 impl Neuron {
@@ -67,9 +76,21 @@ impl Neuron {
     /// [`EngineError::Absent`] where one of them is not there.
     pub fn open(settings: Settings) -> Result<Self, EngineError> {
         let compiler = Compiler::find(settings.compiler.clone(), settings.cache.clone())?;
-        let runtime = Arc::new(Runtime::open(settings.library.clone())?);
-        let cores = runtime.cores()?;
-        Ok(Self { settings, compiler, runtime, cores, next: AtomicUsize::new(0) })
+        let listed = Devices::list(settings.lister.clone())?;
+        let claim = match listed {
+            Some(listed) if settings.one_core => Some(Claim::take(listed, &crate::home::home().join("cores"))?),
+            _ => None,
+        };
+        let runtime = Arc::new(Runtime::open(settings.library.clone(), settings.lnc)?);
+        // The runtime counts the logical cores that this process may use; the machine cannot have fewer than those.
+        let visible = runtime.cores()?;
+        let cores = listed.map_or(visible, |listed| visible.min(listed.cores));
+        Ok(Self { settings, compiler, runtime, cores, next: AtomicUsize::new(0), claim })
+    }
+
+    /// How many modules run at once, each on a core of its own.
+    pub fn cores(&self) -> usize {
+        self.cores
     }
 
     /// What the compiler's error means, where it is known.
@@ -109,12 +130,14 @@ impl Engine for Neuron {
         let neff =
             self.compiler.compile(&lowered.module, &self.settings.compile).map_err(|error| self.explained(error))?;
         let core = self.next.fetch_add(1, Ordering::Relaxed) % self.cores.max(1);
-        let loaded = self.runtime.load(&neff, core as i32, self.settings.lnc)?;
+        // The runtime counts from the first core that it sees.
+        let shown = core + self.claim.as_ref().map_or(0, |claim| claim.core);
+        let loaded = self.runtime.load(&neff, core as i32)?;
         Ok(Box::new(NeuronSession {
             loaded,
             inputs: lowered.inputs,
             outputs: lowered.outputs,
-            placement: Placement::from([(format!("neuron core {core}"), model.graph.node_count())]),
+            placement: Placement::from([(format!("neuron core {shown}"), model.graph.node_count())]),
         }))
     }
 }

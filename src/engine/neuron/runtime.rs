@@ -5,7 +5,6 @@
 
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -18,6 +17,9 @@ use crate::engine::EngineError;
 pub const LIBRARY: &str = "PORTER_LIBNRT";
 /// Where the SDK puts it.
 const PLACES: [&str; 2] = ["/opt/aws/neuron/lib/libnrt.so.1", "libnrt.so.1"];
+/// The runtime's settings for how many physical cores make a logical one: today's name and an older one. Its own default
+/// on trn2 is 2, and a module that was compiled for another number does not load (N12).
+const LOGICAL: [&str; 2] = ["NEURON_LOGICAL_NC_CONFIG", "NEURON_RT_VIRTUAL_CORE_SIZE"];
 /// `NRT_FRAMEWORK_TYPE_NO_FW`: no framework of the SDK's stands behind the calls.
 const NO_FRAMEWORK: c_int = 1;
 /// `NRT_TENSOR_PLACEMENT_DEVICE`.
@@ -73,11 +75,12 @@ pub struct Runtime {
 }
 
 impl Runtime {
-    /// Opens and initialises the runtime: the library that is named, what [`LIBRARY`] says, or where the SDK puts it.
+    /// Opens and initialises the runtime: the library that is named, what [`LIBRARY`] says, or where the SDK puts it. Its
+    /// logical cores are made of `lnc` physical ones, as the modules are compiled for.
     ///
     /// # Errors
-    /// [`EngineError::Absent`] where it is not there, lacks a function, or does not start.
-    pub fn open(named: Option<PathBuf>) -> Result<Self, EngineError> {
+    /// [`EngineError::Absent`] where it is not there, lacks a function, does not start, or is set to other logical cores.
+    pub fn open(named: Option<PathBuf>, lnc: i32) -> Result<Self, EngineError> {
         let set = std::env::var_os(LIBRARY).filter(|set| !set.is_empty()).map(PathBuf::from);
         let places: Vec<PathBuf> = match named.or(set) {
             Some(one) => vec![one],
@@ -90,6 +93,7 @@ impl Runtime {
                 "Install the AWS Neuron runtime on a Trainium or Inferentia host, or set {LIBRARY}; `--stand-in xla` runs the same module on the CPU"
             ),
         };
+        set_logical(lnc).map_err(absent)?;
         let mut problem = String::new();
         for place in places {
             // SAFETY: opening a library runs its initialisers; the user names it, or it is the SDK's own.
@@ -134,7 +138,7 @@ impl Runtime {
         }
     }
 
-    /// How many cores this process may use: what the runtime says.
+    /// How many logical cores this process may use: what the runtime says.
     ///
     /// # Errors
     /// It says none.
@@ -149,16 +153,15 @@ impl Runtime {
         }
     }
 
-    /// Loads a compiled module on a core; it takes `lnc` of them.
+    /// Loads a compiled module on a logical core.
     ///
     /// # Errors
     /// The file does not read, or does not load.
-    pub fn load(self: &Arc<Self>, neff: &Path, core: i32, lnc: i32) -> Result<Loaded, EngineError> {
+    pub fn load(self: &Arc<Self>, neff: &Path, core: i32) -> Result<Loaded, EngineError> {
         let bytes = std::fs::read(neff).map_err(|error| failed("reading the NEFF", error.to_string()))?;
         let mut model = std::ptr::null_mut();
         // SAFETY: the bytes live through the call, the pointer is to a handle of our own.
-        let status =
-            unsafe { (self.calls.load)(bytes.as_ptr().cast(), bytes.len(), core * lnc.max(1), lnc.max(1), &mut model) };
+        let status = unsafe { (self.calls.load)(bytes.as_ptr().cast(), bytes.len(), core, 1, &mut model) };
         check("nrt_load", status)?;
         let mut loaded = Loaded { runtime: self.clone(), model, core, inputs: Vec::new(), outputs: Vec::new() };
         loaded.ports()?;
@@ -304,6 +307,25 @@ fn number(name: &CStr) -> usize {
     text[text.len() - digits..].parse().unwrap_or(usize::MAX)
 }
 
+/// Sets the size of logical cores for the runtime, unless the user has. A user's own setting must be the same.
+fn set_logical(lnc: i32) -> Result<(), String> {
+    let lnc = lnc.max(1).to_string();
+    for name in LOGICAL {
+        match std::env::var(name) {
+            Ok(set) if set == lnc => return Ok(()),
+            Ok(set) => {
+                return Err(format!(
+                    "{name} is {set}, and the module is compiled with --lnc {lnc}: it would not load (N12)"
+                ));
+            }
+            Err(_) => {}
+        }
+    }
+    // SAFETY: porter opens the runtime in a process of its own, in which no other thread reads the environment yet.
+    unsafe { std::env::set_var(LOGICAL[0], lnc) };
+    Ok(())
+}
+
 fn check(call: &str, status: Status) -> Result<(), EngineError> {
     if status == 0 { Ok(()) } else { Err(failed(call, meaning(status))) }
 }
@@ -333,13 +355,4 @@ fn meaning(status: Status) -> String {
         _ => return format!("status {status}"),
     };
     format!("status {status}, {known}")
-}
-
-/// How many cores the machine's devices have, as `neuron-ls` says; none where there is no such command or no device.
-pub fn listed_cores() -> Option<usize> {
-    let output =
-        Command::new("neuron-ls").arg("--json-output").output().ok().filter(|output| output.status.success())?;
-    let devices: serde_json::Value = serde_json::from_slice(&output.stdout).ok()?;
-    let counts = devices.as_array()?.iter().map(|device| device["nc_count"].as_u64().unwrap_or(0) as usize);
-    Some(counts.sum())
 }

@@ -121,6 +121,10 @@ impl Builder {
     pub fn numbers(&mut self, dtype: DType, dims: &[i64], values: &[f64]) -> Op {
         match Tensor::from_f64s("", dtype, dims, values).and_then(|tensor| tensor.to_bytes().ok()) {
             Some(bytes) => self.constant(Shape::new(dtype, dims), Literal::anonymous(bytes)),
+            None if super::element_number(dtype) != 0 => {
+                let wide = self.numbers(DType::Float, dims, values);
+                self.convert(wide, dtype)
+            }
             None => {
                 self.fail(|| format!("there are no numbers of type {dtype}"));
                 self.constant(Shape::new(DType::Float, []), Literal::anonymous(vec![0; 4]))
@@ -241,6 +245,16 @@ impl Builder {
         }
         let shape = Shape::new(dtype, self.dims(x));
         self.push(Kind::Convert, &[x], shape)
+    }
+
+    /// The same bits as another type of the same width.
+    pub fn bitcast(&mut self, x: Op, dtype: DType) -> Op {
+        let from = self.dtype(x);
+        if from.bits() != dtype.bits() {
+            self.fail(|| format!("the bits of {from} are not as many as those of {dtype}"));
+        }
+        let shape = Shape::new(dtype, self.dims(x));
+        self.push(Kind::BitcastConvert, &[x], shape)
     }
 
     /// The computation that combines two numbers.

@@ -241,8 +241,8 @@ impl Ids {
                 made.called_computation_ids = [called(*body), called(*condition)].concat();
             }
             Kind::Element { index } => made.tuple_index = Some(*index as i64),
-            Kind::Unary(_) | Kind::Binary(_) | Kind::Select | Kind::Convert | Kind::Reshape => {}
-            Kind::DynamicUpdateSlice => {}
+            Kind::Unary(_) | Kind::Binary(_) | Kind::Select | Kind::Convert | Kind::BitcastConvert => {}
+            Kind::Reshape | Kind::DynamicUpdateSlice => {}
         }
         made
     }
@@ -275,6 +275,16 @@ pub fn element_number(dtype: DType) -> i32 {
         DType::Float => 11,
         DType::Double => 12,
         DType::Bfloat16 => 16,
+        DType::Float8E5M2 => 19,
+        DType::Float8E4M3FN => 20,
+        DType::Int4 => 21,
+        DType::Uint4 => 22,
+        DType::Float8E5M2FNUZ => 24,
+        DType::Float8E4M3FNUZ => 25,
+        DType::Int2 => 26,
+        DType::Uint2 => 27,
+        DType::Float4E2M1 => 32,
+        DType::Float8E8M0 => 33,
         _ => 0,
     }
 }
@@ -322,6 +332,11 @@ fn literal_of(shape: &Shape, literal: &Literal) -> LiteralProto {
         DType::Float16 => made.f16s = payload(),
         DType::Bfloat16 => made.bf16s = payload(),
         DType::Double => made.f64s = payload(),
+        DType::Float8E5M2 => made.f8e5m2s = payload(),
+        DType::Float8E4M3FN => made.f8e4m3fns = payload(),
+        DType::Float8E5M2FNUZ => made.f8e5m2fnuzs = payload(),
+        DType::Float8E4M3FNUZ => made.f8e4m3fnuzs = payload(),
+        DType::Float8E8M0 => made.f8e8m0fnus = payload(),
         DType::Int32 => made.s32s = bytes().as_chunks().0.iter().map(|&e| i32::from_le_bytes(e)).collect(),
         DType::Int64 => made.s64s = bytes().as_chunks().0.iter().map(|&e| i64::from_le_bytes(e)).collect(),
         DType::Uint32 => {

@@ -6,6 +6,7 @@
 mod build;
 mod element;
 mod encode;
+pub mod packed;
 pub mod proto;
 mod structure;
 pub mod text;
@@ -255,6 +256,8 @@ pub enum Kind {
     Compare(Direction),
     Select,
     Convert,
+    /// The same bits as another type of the same width.
+    BitcastConvert,
     Broadcast {
         dims: Vec<i64>,
     },
@@ -327,6 +330,7 @@ impl Kind {
             Kind::Compare(_) => "compare",
             Kind::Select => "select",
             Kind::Convert => "convert",
+            Kind::BitcastConvert => "bitcast-convert",
             Kind::Broadcast { .. } => "broadcast",
             Kind::Reshape => "reshape",
             Kind::Transpose { .. } => "transpose",
@@ -430,6 +434,15 @@ impl Computation {
 }
 
 impl Module {
+    /// Bytes of all constants that are weights of the model.
+    pub fn weight_bytes(&self) -> usize {
+        let weight = |instruction: &Instruction| match &instruction.kind {
+            Kind::Constant(literal) if literal.weight.is_some() => literal.payload.len(),
+            _ => 0,
+        };
+        self.entry.instructions.iter().map(weight).sum()
+    }
+
     /// One of the inner computations.
     pub fn inner(&self, id: Inner) -> &Computation {
         &self.inner[id.0 as usize]

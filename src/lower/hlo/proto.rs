@@ -89,6 +89,11 @@ message! {
         15 s8s: opt payload,
         16 u16s: opt payload,
         17 s16s: opt payload,
+        19 f8e5m2s: opt payload,
+        20 f8e4m3fns: opt payload,
+        24 f8e5m2fnuzs: opt payload,
+        25 f8e4m3fnuzs: opt payload,
+        31 f8e8m0fnus: opt payload,
     }
     /// A window over every dimension that has one.
     WindowProto {

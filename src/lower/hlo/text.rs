@@ -148,6 +148,7 @@ impl Printer<'_> {
                 write!(self.out, "stablehlo.select {names} : {}, {result}", types[0])
             }
             Kind::Convert => write!(self.out, "stablehlo.convert {names} : {signature}"),
+            Kind::BitcastConvert => write!(self.out, "stablehlo.bitcast_convert {names} : {signature}"),
             Kind::Broadcast { dims } => {
                 write!(self.out, "stablehlo.broadcast_in_dim {names}, dims = {dims:?} : {signature}")
             }
@@ -305,6 +306,16 @@ fn element(dtype: DType) -> &'static str {
         DType::Float16 => "f16",
         DType::Bfloat16 => "bf16",
         DType::Double => "f64",
+        DType::Float8E4M3FN => "f8E4M3FN",
+        DType::Float8E4M3FNUZ => "f8E4M3FNUZ",
+        DType::Float8E5M2 => "f8E5M2",
+        DType::Float8E5M2FNUZ => "f8E5M2FNUZ",
+        DType::Float8E8M0 => "f8E8M0FNU",
+        DType::Float4E2M1 => "f4E2M1FN",
+        DType::Int2 => "i2",
+        DType::Int4 => "i4",
+        DType::Uint2 => "ui2",
+        DType::Uint4 => "ui4",
         _ => "f32",
     }
 }

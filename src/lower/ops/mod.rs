@@ -4,11 +4,13 @@
 mod activation;
 mod arg;
 mod arithmetic;
+mod attention;
 mod cast;
 mod conv;
 mod einsum;
 mod erf;
 mod gather;
+mod grid_sample;
 mod matmul;
 mod norm;
 mod pick;
@@ -101,6 +103,9 @@ fn lowering(op_type: &str) -> Option<Lowering> {
         "MatMul" => matmul::matmul,
         "Gemm" => matmul::gemm,
         "MatMulInteger" => matmul::matmul_integer,
+        "Attention" => attention::attention,
+        "RotaryEmbedding" => attention::rotary_embedding,
+        "GridSample" => grid_sample::grid_sample,
         "Einsum" => einsum::einsum,
         "Conv" => conv::conv,
         "ConvTranspose" => conv::conv_transpose,

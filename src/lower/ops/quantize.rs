@@ -1,10 +1,11 @@
 //! Quantised tensors.
 //!
-//! ONNX: QuantizeLinear, DequantizeLinear (opset 10 and later; a scale for the tensor, an axis or blocks), of 8, 16 and 32
-//! bits; DynamicQuantizeLinear (11 and later); QLinearMatMul (10 and later). HLO: divide, round-nearest-even, add, maximum
+//! ONNX: QuantizeLinear, DequantizeLinear (opset 10 and later; a scale for the tensor, an axis or blocks), whole numbers of
+//! 2 to 32 bits and the small floats; DynamicQuantizeLinear (11 and later); QLinearMatMul (10 and later). HLO: divide, round-nearest-even, add, maximum
 //! and minimum, convert; dot in int32.
 
 use super::Problem;
+use super::cast::{self, largest};
 use super::matmul::{centred, product};
 use crate::lower::call::{Call, Lowered};
 use crate::lower::hlo::{Builder, Op, Unary};
@@ -40,6 +41,10 @@ fn limits(dtype: DType) -> Result<(f64, f64), Problem> {
         DType::Uint8 => (0.0, 255.0),
         DType::Int16 => (-32768.0, 32767.0),
         DType::Uint16 => (0.0, 65535.0),
+        DType::Int4 => (-8.0, 7.0),
+        DType::Uint4 => (0.0, 15.0),
+        DType::Int2 => (-2.0, 1.0),
+        DType::Uint2 => (0.0, 3.0),
         other => return Err(format!("quantising to {other} is not lowered").into()),
     })
 }
@@ -57,9 +62,11 @@ fn axis_of(call: &Call, rank: usize) -> Result<usize, Problem> {
 pub fn quantize(call: &mut Call) -> Lowered {
     let (x, scale, zero) = (call.input(0)?, call.input(1)?, call.optional(2)?);
     let out = call.output(0)?;
-    let (low, high) = limits(out.dtype)?;
+    let small_float = largest(out.dtype).is_some();
+    let (low, high) = if small_float { (0.0, 0.0) } else { limits(out.dtype)? };
     let axis = axis_of(call, out.rank())?;
     let block = call.int("block_size", 0);
+    let saturate = call.int("saturate", 1) != 0;
     let b = &mut *call.b;
     let compute = match b.dtype(scale) {
         DType::Double => DType::Double,
@@ -68,6 +75,10 @@ pub fn quantize(call: &mut Call) -> Lowered {
     let (x, scale) = (b.convert(x, compute), b.convert(scale, compute));
     let scale = spread(b, scale, &out.dims, axis, block)?;
     let quotient = b.div(x, scale);
+    if small_float {
+        // A zero point of these types is 0.
+        return Ok(vec![cast::convert(b, quotient, out.dtype, saturate)]);
+    }
     let mut whole = b.unary(Unary::RoundNearestEven, quotient);
     if let Some(zero) = zero {
         let zero = b.convert(zero, compute);
@@ -90,9 +101,11 @@ pub fn dequantize(call: &mut Call) -> Lowered {
         DType::Double => DType::Double,
         _ => DType::Float,
     };
-    let mut made = b.convert(x, DType::Int32);
+    let own = b.dtype(x);
+    let exact = if own.is_float() || largest(own).is_some() { compute } else { DType::Int32 };
+    let mut made = b.convert(x, exact);
     if let Some(zero) = zero {
-        let zero = b.convert(zero, DType::Int32);
+        let zero = b.convert(zero, exact);
         let zero = spread(b, zero, &out.dims, axis, block)?;
         made = b.sub(made, zero);
     }

@@ -58,7 +58,6 @@ struct Activation {
 }
 
 /// One direction's tensors: what stays the same over all steps.
-#[derive(Clone)]
 struct Weights {
     /// `[hidden, gates * hidden]`.
     recurrence: Op,
@@ -96,18 +95,15 @@ pub fn recurrent(call: &mut Call) -> Lowered {
     let names = activations(call, kind, directions as usize)?;
     let direction = call.text("direction", "forward");
     let lengths = call.optional(4)?;
-    let mut outputs: Vec<(Op, Op, Option<Op>)> = Vec::new();
+    let mut outputs: Vec<(Op, State)> = Vec::new();
     for index in 0..directions {
         let backwards = direction == "reverse" || index == 1;
         let row = |call: &mut Call, input: usize| -> Result<Option<Op>, Problem> {
-            let Some(op) = call.optional(input)? else { return Ok(None) };
-            let mut kept = call.b.dims(op);
+            let Some(mut op) = call.optional(input)? else { return Ok(None) };
             if batch_first && (input == 5 || input == 6 && kind == Kind::Lstm) {
-                let moved = call.b.transpose(op, &[1, 0, 2]);
-                kept = call.b.dims(moved);
-                let one = call.b.slice_axis(moved, 0, index, index + 1);
-                return Ok(Some(call.b.reshape(one, &kept[1..])));
+                op = call.b.transpose(op, &[1, 0, 2]);
             }
+            let kept = call.b.dims(op);
             let one = call.b.slice_axis(op, 0, index, index + 1);
             Ok(Some(call.b.reshape(one, &kept[1..])))
         };
@@ -144,18 +140,14 @@ pub fn recurrent(call: &mut Call) -> Lowered {
         let weights = Weights { recurrence, reset_bias, peepholes, lengths };
         let count = kind.activations().len();
         let own = &names[index as usize * count..(index as usize + 1) * count];
-        let order = if backwards { (steps - 1, -1) } else { (0, 1) };
-        outputs.push(if steps <= UNROLLED {
-            unrolled(b, &cell, own, given, h, c, &weights, steps, order)
-        } else {
-            looped(b, &cell, own, given, h, c, &weights, steps, order)
-        });
+        let run = Run { cell: &cell, activations: own, given, first: State { h, c }, steps, backwards };
+        outputs.push(run.lower(b, &weights));
     }
     Ok(arrange(call, outputs, batch_first))
 }
 
 /// Joins the directions in the layout that was asked for.
-fn arrange(call: &mut Call, outputs: Vec<(Op, Op, Option<Op>)>, batch_first: bool) -> Vec<Op> {
+fn arrange(call: &mut Call, outputs: Vec<(Op, State)>, batch_first: bool) -> Vec<Op> {
     let b = &mut *call.b;
     let join = |b: &mut Builder, parts: Vec<Op>, at: usize, perm: &[i64]| {
         let wide: Vec<Op> = parts
@@ -170,161 +162,171 @@ fn arrange(call: &mut Call, outputs: Vec<(Op, Op, Option<Op>)>, batch_first: boo
         if batch_first { b.transpose(whole, perm) } else { whole }
     };
     let y = join(b, outputs.iter().map(|o| o.0).collect(), 1, &[2, 0, 1, 3]);
-    let h = join(b, outputs.iter().map(|o| o.1).collect(), 0, &[1, 0, 2]);
+    let h = join(b, outputs.iter().map(|o| o.1.h).collect(), 0, &[1, 0, 2]);
     let mut made = vec![y, h];
-    let cells: Vec<Op> = outputs.iter().filter_map(|o| o.2).collect();
+    let cells: Vec<Op> = outputs.iter().filter_map(|o| o.1.c).collect();
     if !cells.is_empty() {
         made.push(join(b, cells, 0, &[1, 0, 2]));
     }
     made
 }
 
-/// Steps one after another; gives all outputs `[steps, batch, hidden]`, the last, and the last cell.
-#[allow(clippy::too_many_arguments)]
-fn unrolled(
-    b: &mut Builder,
-    cell: &Cell,
-    names: &[Activation],
-    given: Op,
-    mut h: Op,
-    mut c: Option<Op>,
-    weights: &Weights,
-    steps: i64,
-    (first, by): (i64, i64),
-) -> (Op, Op, Option<Op>) {
-    let dims = b.dims(given);
-    let mut outputs = vec![h; steps as usize];
-    for turn in 0..steps {
-        let t = first + by * turn;
-        let slice = b.slice_axis(given, 0, t, t + 1);
-        let own = b.reshape(slice, &dims[1..]);
-        let place = b.scalar(DType::Int32, t as f64);
-        let (next, next_cell, shown) = cell.masked(b, names, own, h, c, weights, place);
-        (h, c) = (next, next_cell);
-        let mut wide = b.dims(shown);
-        wide.insert(0, 1);
-        outputs[t as usize] = b.reshape(shown, &wide);
-    }
-    let y = if outputs.is_empty() {
-        let mut none = b.dims(h);
-        none.insert(0, 0);
-        b.full(Shape::new(b.dtype(h), none), 0.0)
-    } else {
-        b.concatenate(&outputs, 0)
-    };
-    (y, h, c)
+/// What a layer carries from step to step.
+#[derive(Clone, Copy)]
+struct State {
+    /// `[batch, hidden]`.
+    h: Op,
+    /// LSTM: as `h`.
+    c: Option<Op>,
 }
 
-/// As [`unrolled`], in a loop.
-#[allow(clippy::too_many_arguments)]
-fn looped(
-    b: &mut Builder,
-    cell: &Cell,
-    names: &[Activation],
+/// One direction of a layer over its sequence.
+struct Run<'a> {
+    cell: &'a Cell,
+    activations: &'a [Activation],
+    /// What the inputs give to every step, `[steps, batch, gates * hidden]`.
     given: Op,
-    h: Op,
-    c: Option<Op>,
-    weights: &Weights,
+    first: State,
     steps: i64,
-    (first, by): (i64, i64),
-) -> (Op, Op, Option<Op>) {
-    let dims = b.dims(given);
-    let mut all = b.dims(h);
-    all.insert(0, steps);
-    let y = b.full(Shape::new(b.dtype(h), all), 0.0);
-    let turn = b.scalar(DType::Int32, 0.0);
-    // What the body reads must be carried: an inner computation sees nothing else.
-    let mut carried = vec![turn, h, y, given, weights.recurrence];
-    let mut slot = |op: Option<Op>| {
-        op.map(|op| {
-            carried.push(op);
-            carried.len() - 1
-        })
-    };
-    let (at_c, at_bias) = (slot(c), slot(weights.reset_bias));
-    let (at_peepholes, at_lengths) = (slot(weights.peepholes), slot(weights.lengths));
-    let done = b.while_loop(
-        &carried,
-        |b, values| {
-            let end = b.scalar(DType::Int32, steps as f64);
-            b.compare(Direction::Lt, values[0], end)
-        },
-        |b, values| {
-            let mut next: Vec<Op> = values.to_vec();
-            let held = |slot: Option<usize>| slot.map(|slot| values[slot]);
-            let weights = Weights {
-                recurrence: values[4],
-                reset_bias: held(at_bias),
-                peepholes: held(at_peepholes),
-                lengths: held(at_lengths),
-            };
-            let scaled = b.scale(values[0], by as f64);
-            let t = b.add_number(scaled, first as f64);
-            let zero = b.scalar(DType::Int32, 0.0);
-            let slice = b.dynamic_slice(values[3], &[t, zero, zero], &[1, dims[1], dims[2]]);
-            let own = b.reshape(slice, &dims[1..]);
-            let (h, c, shown) = cell.masked(b, names, own, values[1], held(at_c), &weights, t);
-            next[0] = b.add_number(values[0], 1.0);
-            next[1] = h;
-            let mut wide = b.dims(shown);
-            wide.insert(0, 1);
-            let shown = b.reshape(shown, &wide);
-            next[2] = b.dynamic_update_slice(values[2], shown, &[t, zero, zero]);
-            if let (Some(slot), Some(c)) = (at_c, c) {
-                next[slot] = c;
-            }
-            next
-        },
-    );
-    (done[2], done[1], at_c.map(|slot| done[slot]))
+    backwards: bool,
+}
+
+impl Run<'_> {
+    /// All outputs `[steps, batch, hidden]`, and the state at the end.
+    fn lower(&self, b: &mut Builder, weights: &Weights) -> (Op, State) {
+        if self.steps <= UNROLLED { self.unrolled(b, weights) } else { self.looped(b, weights) }
+    }
+
+    /// The step at place `t` on what the inputs give it, `[1, batch, gates * hidden]`: the next state, and what is shown,
+    /// `[1, batch, hidden]`.
+    fn turn(&self, b: &mut Builder, slice: Op, state: State, weights: &Weights, t: Op) -> (State, Op) {
+        let dims = b.dims(slice);
+        let own = b.reshape(slice, &dims[1..]);
+        let (next, shown) = self.cell.masked(b, self.activations, own, state, weights, t);
+        let mut wide = b.dims(shown);
+        wide.insert(0, 1);
+        (next, b.reshape(shown, &wide))
+    }
+
+    /// Steps one after another.
+    fn unrolled(&self, b: &mut Builder, weights: &Weights) -> (Op, State) {
+        let mut state = self.first;
+        let mut shown = Vec::with_capacity(self.steps as usize);
+        for turn in 0..self.steps {
+            let t = if self.backwards { self.steps - 1 - turn } else { turn };
+            let slice = b.slice_axis(self.given, 0, t, t + 1);
+            let place = b.scalar(DType::Int32, t as f64);
+            let (next, output) = self.turn(b, slice, state, weights, place);
+            state = next;
+            shown.push(output);
+        }
+        if self.backwards {
+            shown.reverse();
+        }
+        let y = match shown.is_empty() {
+            true => self.blank(b),
+            false => b.concatenate(&shown, 0),
+        };
+        (y, state)
+    }
+
+    /// As [`Run::unrolled`], in a loop.
+    fn looped(&self, b: &mut Builder, weights: &Weights) -> (Op, State) {
+        let y = self.blank(b);
+        let turn = b.scalar(DType::Int32, 0.0);
+        // What the body reads must be carried: an inner computation sees nothing else.
+        let mut carried = vec![turn, self.first.h, y, self.given, weights.recurrence];
+        let mut slot = |op: Option<Op>| {
+            op.map(|op| {
+                carried.push(op);
+                carried.len() - 1
+            })
+        };
+        let (at_c, at_bias) = (slot(self.first.c), slot(weights.reset_bias));
+        let (at_peepholes, at_lengths) = (slot(weights.peepholes), slot(weights.lengths));
+        let dims = b.dims(self.given);
+        let done = b.while_loop(
+            &carried,
+            |b, values| {
+                let end = b.scalar(DType::Int32, self.steps as f64);
+                b.compare(Direction::Lt, values[0], end)
+            },
+            |b, values| {
+                let mut next: Vec<Op> = values.to_vec();
+                let held = |slot: Option<usize>| slot.map(|slot| values[slot]);
+                let weights = Weights {
+                    recurrence: values[4],
+                    reset_bias: held(at_bias),
+                    peepholes: held(at_peepholes),
+                    lengths: held(at_lengths),
+                };
+                let t = match self.backwards {
+                    false => values[0],
+                    true => {
+                        let last = b.full_like(values[0], (self.steps - 1) as f64);
+                        b.sub(last, values[0])
+                    }
+                };
+                let zero = b.scalar(DType::Int32, 0.0);
+                let slice = b.dynamic_slice(values[3], &[t, zero, zero], &[1, dims[1], dims[2]]);
+                let (state, shown) = self.turn(b, slice, State { h: values[1], c: held(at_c) }, &weights, t);
+                next[0] = b.add_number(values[0], 1.0);
+                next[1] = state.h;
+                next[2] = b.dynamic_update_slice(values[2], shown, &[t, zero, zero]);
+                if let (Some(slot), Some(c)) = (at_c, state.c) {
+                    next[slot] = c;
+                }
+                next
+            },
+        );
+        (done[2], State { h: done[1], c: at_c.map(|slot| done[slot]) })
+    }
+
+    /// Outputs before the first step.
+    fn blank(&self, b: &mut Builder) -> Op {
+        let mut dims = b.dims(self.first.h);
+        dims.insert(0, self.steps);
+        let dtype = b.dtype(self.first.h);
+        b.full(Shape::new(dtype, dims), 0.0)
+    }
 }
 
 impl Cell {
     /// One step; a sequence that is over keeps its state and shows zeros.
-    #[allow(clippy::too_many_arguments)]
     fn masked(
         &self,
         b: &mut Builder,
-        names: &[Activation],
+        activations: &[Activation],
         own: Op,
-        h: Op,
-        c: Option<Op>,
+        state: State,
         weights: &Weights,
         t: Op,
-    ) -> (Op, Option<Op>, Op) {
-        let (next, next_cell) = self.step(b, names, own, h, c, weights);
-        let Some(lengths) = weights.lengths else { return (next, next_cell, next) };
+    ) -> (State, Op) {
+        let next = self.step(b, activations, own, state, weights);
+        let Some(lengths) = weights.lengths else { return (next, next.h) };
         let lengths = b.convert(lengths, DType::Int32);
-        let dims = b.dims(h);
+        let dims = b.dims(state.h);
         let t = b.broadcast(t, &dims[..1], &[]);
         let running = b.compare(Direction::Lt, t, lengths);
         let running = b.along(running, &dims, 0);
-        let zero = b.full_like(next, 0.0);
-        let shown = b.select(running, next, zero);
-        let kept = b.select(running, next, h);
-        let kept_cell = match (next_cell, c) {
+        let zero = b.full_like(next.h, 0.0);
+        let shown = b.select(running, next.h, zero);
+        let h = b.select(running, next.h, state.h);
+        let c = match (next.c, state.c) {
             (Some(next), Some(c)) => Some(b.select(running, next, c)),
-            _ => next_cell,
+            _ => next.c,
         };
-        (kept, kept_cell, shown)
+        (State { h, c }, shown)
     }
 
-    fn step(
-        &self,
-        b: &mut Builder,
-        names: &[Activation],
-        own: Op,
-        h: Op,
-        c: Option<Op>,
-        weights: &Weights,
-    ) -> (Op, Option<Op>) {
-        let n = self.hidden;
+    fn step(&self, b: &mut Builder, names: &[Activation], own: Op, state: State, weights: &Weights) -> State {
+        let (n, h) = (self.hidden, state.h);
         let gate = |b: &mut Builder, x: Op, i: i64| b.slice_axis(x, 1, i * n, (i + 1) * n);
         let dot = |b: &mut Builder, x: Op, y: Op| {
             let dims = DotDims { left_contracting: vec![1], right_contracting: vec![0], ..Default::default() };
             b.dot(x, y, dims)
         };
-        match (self.kind, c) {
+        match (self.kind, state.c) {
             (Kind::Gru, _) => {
                 let both = b.slice_axis(weights.recurrence, 1, 0, 2 * n);
                 let hidden = b.slice_axis(weights.recurrence, 1, 2 * n, 3 * n);
@@ -349,7 +351,7 @@ impl Cell {
                 let one = b.full_like(update, 1.0);
                 let rest = b.sub(one, update);
                 let (new, old) = (b.mul(rest, fresh), b.mul(update, h));
-                (b.add(new, old), None)
+                State { h: b.add(new, old), c: None }
             }
             (Kind::Lstm, Some(c)) => {
                 let held = dot(b, h, weights.recurrence);
@@ -382,12 +384,12 @@ impl Cell {
                 }
                 let output = self.apply(b, &names[0], output);
                 let shown = activate(b, &names[2], cell);
-                (b.mul(output, shown), Some(cell))
+                State { h: b.mul(output, shown), c: Some(cell) }
             }
             _ => {
                 let held = dot(b, h, weights.recurrence);
                 let sum = b.add(own, held);
-                (self.apply(b, &names[0], sum), None)
+                State { h: self.apply(b, &names[0], sum), c: None }
             }
         }
     }

@@ -156,7 +156,7 @@ struct Judged<'a> {
     part_failed: bool,
 }
 
-impl Judged<'_> {
+impl<'a> Judged<'a> {
     /// What is found on the worst sample, and how many were tried.
     fn findings(&mut self) -> Result<(Vec<Finding>, usize), EngineError> {
         let manifest = &self.prepared.manifest;
@@ -164,12 +164,16 @@ impl Judged<'_> {
             manifest.float32_nodes.iter().map(|one| one.node.as_str()).collect(),
             manifest.cpu_reasons.iter().map(|one| one.node.as_str()).collect(),
         );
-        let keep = |node: &Node| kept.contains(node.name.as_str()) || cpu.contains(node.name.as_str());
+        let rewritten = self.kept_under_other_names();
+        let keep = |node: &Node| {
+            let name = node.name.as_str();
+            kept.contains(name) || cpu.contains(name) || rewritten.contains(name)
+        };
         let large = flops::total(self.sized) >= SMALL;
         let (count, draws) = if large { (1, 2) } else { (2, 2) };
         // Where every node ended up on the CPU, nothing computes in the type that the policy chose.
         let dtype = if is_lowered(self.prepared) { manifest.dtype } else { DType::Float };
-        let noise = Noise { dtype, keep: &keep, draws, seed: 0 };
+        let noise = Noise { dtype, keep: &keep, draws, seed: 0, approximated: &[] };
         let mut worst: Option<Vec<Finding>> = None;
         for seed in 0..count {
             let findings = self.sample(seed, &noise)?;
@@ -178,6 +182,25 @@ impl Judged<'_> {
             }
         }
         Ok((worst.unwrap_or_default(), count as usize))
+    }
+
+    /// Nodes of the original whose results the lowered parts make in float32, by nodes that a rewrite put in their place:
+    /// the tensors keep their names, the nodes do not.
+    fn kept_under_other_names(&self) -> HashSet<&'a str> {
+        let lowered =
+            self.prepared.manifest.parts.iter().zip(self.parts).filter(|(part, _)| part.dtype != DType::Float);
+        let made = lowered.flat_map(|(_, model)| {
+            let graph = &model.graph;
+            let nodes = graph.nodes().filter(|(_, node)| !node.is("Cast"));
+            let values = nodes.flat_map(|(_, node)| node.writes()).map(|id| graph.value(id));
+            values.filter(|value| value.dtype == Some(DType::Float)).map(|value| value.name.as_str())
+        });
+        let made: HashSet<&str> = made.collect();
+        let original: &'a Model = self.original;
+        let graph = &original.graph;
+        let named = graph.nodes().filter(|(_, node)| !node.name.is_empty());
+        let kept = named.filter(|(_, node)| node.writes().any(|id| made.contains(graph.value(id).name.as_str())));
+        kept.map(|(_, node)| node.name.as_str()).collect()
     }
 
     /// What is found on one sample: with the parts as they are, and where these are in a 16-bit type, also with the parts

@@ -165,7 +165,7 @@ fn attempt(mut model: Model, wishes: &Wishes, step: &dyn Fn(&str)) -> Result<Pre
     if head == Head::Raw {
         refuse_selection(&model.graph, &mut refusals);
     }
-    lowering::refuse(&model, target, &mut refusals);
+    lowering::refuse(&model, target, &setting, &mut refusals);
     let mut plan = partition::plan(&model.graph, &refusals, cost(target, head), &|id| flops::of(&model.graph, id));
     if head == Head::Raw {
         drop_tail(&mut model.graph, &mut plan);

@@ -60,6 +60,9 @@ pub struct Target {
     /// Element types that no tensor of a part may have.
     #[serde(default)]
     pub forbidden_types: IndexMap<DType, Refusal>,
+    /// Operators that the target approximates, with the most that their results are off besides rounding.
+    #[serde(default)]
+    pub approximates: IndexMap<String, f64>,
     /// Names for sets of element types that the operator table uses.
     #[serde(default, deserialize_with = "unique")]
     pub types: IndexMap<String, Vec<String>>,

@@ -189,7 +189,10 @@ pub fn bisect(
         lab.counts.compiles = report.probes.compiles;
         let before = report.probes.compiles;
         let hints = |code: &str| known_to_fail(&subject, suspect.target, code);
-        let findings = search::search(&mut lab, &hints, &step);
+        let mut findings = search::search(&mut lab, &hints, &step);
+        let place: HashMap<NodeId, usize> =
+            subject.model.graph.nodes().enumerate().map(|(place, (id, _))| (id, place)).collect();
+        findings.faults.sort_by_key(|found| found.nodes.first().and_then(|id| place.get(id).copied()));
         if let Some(Stop::Engine(error)) = &findings.stopped {
             if free && batch != Some(1) {
                 report.notes.push(format!("batch {} cannot be tried: {error}", batch.unwrap_or_default()));

@@ -74,13 +74,22 @@ pub fn loosened(model: &Model) -> Option<Model> {
         let value = model.graph.value_mut(id);
         value.shape = value.shape.as_ref().map(free);
     }
-    let ids: Vec<ValueId> = model.graph.values().map(|(id, _)| id).collect();
+    forget_sizes(&mut model.graph);
+    Some(model)
+}
+
+/// Leaves it to the engine what sizes the values inside have, in bodies too.
+fn forget_sizes(graph: &mut Graph) {
+    let ids: Vec<ValueId> = graph.values().map(|(id, _)| id).collect();
     for id in ids {
-        if !model.graph.is_input(id) && model.graph.initializer(id).is_none() {
-            model.graph.value_mut(id).shape = None;
+        if !graph.is_input(id) && graph.initializer(id).is_none() {
+            let value = graph.value_mut(id);
+            (value.shape, value.declared) = (None, value.declared.take().filter(|_| value.dtype.is_none()));
         }
     }
-    Some(model)
+    for id in graph.node_ids() {
+        graph.node_mut(id).subgraphs_mut().for_each(forget_sizes);
+    }
 }
 
 /// Compiles a graph, with free sizes where it does not compile with fixed ones; gives what was compiled.

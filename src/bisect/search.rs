@@ -134,53 +134,56 @@ impl Hunt<'_, '_> {
         true
     }
 
-    /// Tries atoms on their own, all in one graph, and halves what does not compile.
+    /// Tries atoms on their own, all in one graph, and halves what does not compile; halves are tried beside each other.
     fn isolate(&mut self, atoms: &[usize]) -> Result<(), Stop> {
         let subject = self.lab.subject;
         let graph = &subject.model.graph;
-        let mut atoms: Vec<usize> =
-            atoms.iter().copied().filter(|&atom| !subject.atoms[atom].iter().any(|id| self.out.contains(id))).collect();
-        let mut failed_before = false;
-        while !atoms.is_empty() {
-            let pieces: Vec<Piece> = atoms.iter().map(|&atom| Piece::open(graph, &subject.atoms[atom])).collect();
-            let outcome = self.lab.probe(&pieces, PIECES)?;
-            if self.refuse(&outcome) {
-                atoms.retain(|&atom| !subject.atoms[atom].iter().any(|id| self.out.contains(id)));
-                continue;
-            }
-            match outcome {
-                Outcome::Ran(seen) => {
-                    self.take_isolated(&atoms, seen);
-                    return Ok(());
+        let mut waiting: Vec<Vec<usize>> = vec![atoms.to_vec()];
+        let mut hinted_at: HashSet<String> = HashSet::new();
+        while !waiting.is_empty() {
+            let count = waiting.len().min(self.lab.jobs());
+            let out = &self.out;
+            let is_in = |atom: &usize| !subject.atoms[*atom].iter().any(|id| out.contains(id));
+            let wave: Vec<Vec<usize>> = waiting
+                .drain(..count)
+                .map(|group| group.into_iter().filter(is_in).collect::<Vec<_>>())
+                .filter(|group| !group.is_empty())
+                .collect();
+            let pieces = |group: &Vec<usize>| -> Vec<Piece> {
+                group.iter().map(|&atom| Piece::open(graph, &subject.atoms[atom])).collect()
+            };
+            let outcomes = self.lab.probe_each(&wave.iter().map(pieces).collect::<Vec<_>>(), PIECES)?;
+            for (mut group, outcome) in wave.into_iter().zip(outcomes) {
+                if self.refuse(&outcome) {
+                    waiting.push(group);
+                    continue;
                 }
-                Outcome::Failed(failure) if atoms.len() == 1 => {
-                    self.failing(&subject.atoms[atoms[0]].clone(), failure, false);
-                    return Ok(());
-                }
-                Outcome::Failed(failure) => {
-                    // Where the target is known to fail with this code, that is looked at first.
-                    let known: HashSet<NodeId> = match (&failure.code, failed_before) {
-                        (Some(code), false) => (self.hints)(code).into_iter().collect(),
-                        _ => HashSet::new(),
-                    };
-                    failed_before = true;
-                    let (hinted, others): (Vec<usize>, Vec<usize>) =
-                        atoms.iter().partition(|&&atom| subject.atoms[atom].iter().any(|id| known.contains(id)));
-                    if !hinted.is_empty() && !others.is_empty() {
-                        for atom in hinted {
-                            self.isolate(&[atom])?;
-                        }
-                        atoms = others;
-                        continue;
+                match outcome {
+                    Outcome::Ran(seen) => self.take_isolated(&group, seen),
+                    Outcome::Failed(failure) if group.len() == 1 => {
+                        self.failing(&subject.atoms[group[0]].clone(), failure, false);
                     }
-                    // Alike operators fail alike, so they are kept together while halving.
-                    let operator = |atom: &usize| {
-                        subject.atoms[*atom].last().map(|&id| graph.node(id).op_type.clone()).unwrap_or_default()
-                    };
-                    atoms.sort_by_key(|atom| (operator(atom), *atom));
-                    let (left, right) = atoms.split_at(atoms.len() / 2);
-                    self.isolate(left)?;
-                    return self.isolate(right);
+                    Outcome::Failed(failure) => {
+                        // Where the target is known to fail with this code, that is looked at first.
+                        let known: HashSet<NodeId> = match &failure.code {
+                            Some(code) if hinted_at.insert(code.clone()) => (self.hints)(code).into_iter().collect(),
+                            _ => HashSet::new(),
+                        };
+                        let (hinted, others): (Vec<usize>, Vec<usize>) =
+                            group.iter().partition(|&&atom| subject.atoms[atom].iter().any(|id| known.contains(id)));
+                        if !hinted.is_empty() && !others.is_empty() {
+                            waiting.extend(hinted.into_iter().map(|atom| vec![atom]));
+                            waiting.push(others);
+                            continue;
+                        }
+                        // Alike operators fail alike, so they are kept together while halving.
+                        let operator = |atom: &usize| {
+                            subject.atoms[*atom].last().map(|&id| graph.node(id).op_type.clone()).unwrap_or_default()
+                        };
+                        group.sort_by_key(|atom| (operator(atom), *atom));
+                        let (left, right) = group.split_at(group.len() / 2);
+                        waiting.extend([left.to_vec(), right.to_vec()]);
+                    }
                 }
             }
         }

@@ -52,7 +52,7 @@ pub struct Args {
     /// Probes at a time
     #[arg(long, default_value_t = 1, value_name = "N")]
     jobs: usize,
-    /// The most models that the target is to compile
+    /// The most models that the target is to compile while searching; the proof of each fault takes another
     #[arg(long, value_name = "N")]
     max_probes: Option<usize>,
     /// The longest that the search may take, in seconds

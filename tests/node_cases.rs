@@ -17,11 +17,11 @@ use porter::bundle::Draft;
 use porter::engine::ort::Ort;
 use porter::engine::tract::Tract;
 use porter::engine::{Engine, EngineError, Tensors};
-use porter::graph::Graph;
+use porter::graph::{Graph, Model};
 use porter::onnx::{DType, Tensor};
 use porter::prepare::{Options, prepare};
 use porter::rewrite::RuleSet;
-use porter::target::{Target, TargetSet};
+use porter::target::{Target, TargetSet, assess};
 use prost::Message;
 
 /// No case takes as long, be the machine ever so busy.
@@ -49,19 +49,6 @@ enum Outcome {
     Rounded,
     Wrong(String),
 }
-
-/// Cases whose expected values an engine itself does not give, running the case's own model: faults of theirs.
-const KNOWN: [(&str, &str); 6] = [
-    ("node/test_resize_downsample_scales_cubic_align_corners", CORNERS),
-    ("node/test_resize_downsample_scales_linear_align_corners", CORNERS),
-    ("node/test_maxunpool_export_with_output_shape", "ONNX Runtime's MaxUnpool forgets the output's sizes"),
-    ("node/test_attention_23_boolmask_fullymasked_row_nan_robustness_expanded", LOWEST),
-    ("node/test_attention_23_fullymasked_qk_matmul_output_mode3_zero_expanded", LOWEST),
-    ("node/test_attention_4d_causal_nonpad_negative_offset_structural_empty_expanded", LOWEST),
-];
-
-const CORNERS: &str = "ONNX Runtime aligns the corners of the size it rounds to, not of the size the scales give";
-const LOWEST: &str = "tract's maximum over nothing but minus infinity is the lowest finite number";
 
 fn cases() -> Vec<Case> {
     let root = common::node_cases();
@@ -97,6 +84,8 @@ fn read_tensors(folder: &Path, what: &str) -> Result<Vec<Tensor>, String> {
 
 struct Runner<'a> {
     target: &'a Target,
+    /// What the target file of ONNX Runtime says, which runs the parts that the target does not take.
+    host: &'a Target,
     rules: &'a RuleSet,
     ort: &'a Ort,
 }
@@ -170,6 +159,10 @@ impl Runner<'_> {
                         },
                         Err(_) => "does not run".to_string(),
                     };
+                    let host = parts.iter().filter(|(host, _)| *host).map(|(_, part)| part);
+                    if let Some(reason) = host.filter_map(|part| self.refused_by_host(part)).next() {
+                        return Outcome::Refused(format!("ort: {reason}"));
+                    }
                     return Outcome::Wrong(format!(
                         "{problem}; the model itself: tract {}, ONNX Runtime {}",
                         plain(&Tract),
@@ -184,6 +177,16 @@ impl Runner<'_> {
         } else {
             Outcome::Passed(if fell { "ONNX Runtime, in part" } else { "tract" })
         }
+    }
+}
+
+impl Runner<'_> {
+    /// Why the target file of what runs the CPU's parts does not take one, if it does not.
+    fn refused_by_host(&self, part: &Model) -> Option<String> {
+        let mut part = part.clone();
+        let _ = porter::graph::shapes::infer(&mut part);
+        let assessment = assess(&part, self.host, &self.host.setting(None, None).unwrap());
+        assessment.refused().map(|(_, refusal)| refusal.reason.clone()).next()
     }
 }
 
@@ -313,8 +316,9 @@ fn every_case_of_onnx() {
     let cases = cases();
     let targets = TargetSet::shipped();
     let target = targets.get("cpu").unwrap_or_else(|error| panic!("{error}"));
+    let host = targets.get("ort").unwrap_or_else(|error| panic!("{error}"));
     let ort = Ort { threads: 1, ..Ort::reference().unwrap() };
-    let outcomes = run_all(&Runner { target, rules: &RuleSet::shipped(), ort: &ort }, &cases);
+    let outcomes = run_all(&Runner { target, host, rules: &RuleSet::shipped(), ort: &ort }, &cases);
     let mut by_reason: BTreeMap<String, BTreeSet<&str>> = BTreeMap::new();
     let mut wrong = Vec::new();
     for (name, outcome) in &outcomes {
@@ -324,10 +328,6 @@ fn every_case_of_onnx() {
             Outcome::Engine(reason) => format!("engine: {reason}"),
             Outcome::Rounded => {
                 "rounding: off by a few units of the type's precision, which is more than the suite allows".into()
-            }
-            Outcome::Wrong(problem) if let Some((_, why)) = KNOWN.iter().find(|(known, _)| known == name) => {
-                let _ = problem;
-                format!("an engine's fault: {why}")
             }
             Outcome::Wrong(problem) => {
                 wrong.push(format!("{name}: {problem}"));

@@ -198,6 +198,8 @@ fn a_bad_wish_is_told_and_nothing_is_written() {
         ("neuro", vec![]),
         ("neuron", vec!["--device", "trn9"]),
         ("neuron", vec!["--toolchain", "new"]),
+        ("neuron", vec!["--toolchain", "99"]),
+        ("neuron", vec!["--variant", "zz"]),
         ("neuron", vec!["--shape", "image=1,3,64,64"]),
         ("neuron", vec!["--shape", "images=1,3,64,64"]),
         ("neuron", vec!["--batch", "4"]),

@@ -7,7 +7,9 @@ use std::path::Path;
 
 use common::build::*;
 use common::{fetched_model, model_path, model_paths, porter, python, run_fine};
-use porter::onnx::proto::{LOCATION_EXTERNAL, ModelProto, StringStringEntryProto, TensorProto};
+use porter::onnx::proto::{
+    FunctionProto, LOCATION_EXTERNAL, ModelProto, NodeProto, StringStringEntryProto, TensorProto,
+};
 use porter::onnx::{DType, Tensor, encode, fill};
 use prost::Message;
 
@@ -45,8 +47,9 @@ fn every_test_model_is_filled_as_the_definition_says() {
 #[test]
 fn every_type_that_can_be_filled_is_filled_as_the_definition_says() {
     let folder = tempfile::tempdir().unwrap();
-    let types: Vec<DType> = DType::ALL.iter().copied().filter(|&dtype| fill::supports(dtype)).collect();
-    assert_eq!(types.len(), 12);
+    let plain = |dtype: &DType| dtype.is_float() || dtype.is_integer();
+    let types: Vec<DType> = DType::ALL.iter().copied().filter(plain).collect();
+    assert!(types.len() == 12 && types.iter().all(|&dtype| fill::supports(dtype)));
     let entry = |key: &str, value: &str| StringStringEntryProto::new(key, value);
     let recipe = |(i, &dtype): (usize, &DType)| {
         let unsigned = dtype.name().starts_with('u');
@@ -207,4 +210,42 @@ fn quantized_and_tied_and_kept_weights() {
     // All of them can be drawn again, as the definition says.
     convert("hydrate", &to, &from);
     assert!(run_fine(python("check_hydrate.py").arg(&to).arg(&from)).contains("7 tensors are equal"));
+}
+
+#[test]
+fn what_is_smaller_than_a_byte_and_what_functions_hold_is_taken_out_too() {
+    let small = [DType::Int4, DType::Uint4, DType::Float8E4M3FN, DType::Float8E5M2, DType::Float4E2M1];
+    let secret = |dtype: DType| {
+        let bytes: Vec<u8> = (0..dtype.byte_len(601).unwrap()).map(|i| [0x35, 0x2b, 0x51][i % 3]).collect();
+        Tensor::new(&format!("w_{dtype}"), dtype, &[601], bytes)
+    };
+    let constant = |name: &str, count: usize| NodeProto {
+        attribute: vec![tensor_attribute("value", Tensor::from_f32("", &[count as i64], &vec![0.37; count]))],
+        ..node("Constant", &[], &[name])
+    };
+    let mut model = small_with(|g| g.initializer.extend(small.map(secret)));
+    model.functions.push(FunctionProto {
+        name: Some("Layer".into()),
+        domain: Some("own".into()),
+        input: vec!["x".into()],
+        output: vec!["y".into()],
+        // `bias` is one, `w` is none, though the graph outside has a bias of that name.
+        node: vec![constant("w", 600), constant("bias", 600), node("Conv", &["x", "w", "bias"], &["y"])],
+        ..Default::default()
+    });
+    let folder = tempfile::tempdir().unwrap();
+    let [from, stripped, filled] = ["from.onnx", "stripped.onnx", "filled.onnx"].map(|name| folder.path().join(name));
+    fs::write(&from, encode(&model)).unwrap();
+    convert("strip", &from, &stripped);
+    convert("hydrate", &stripped, &filled);
+    let written = raw(&stripped);
+    let large = initializers(&written).iter().filter(|tensor| tensor.dims == [601]);
+    assert_eq!(large.filter(|tensor| is_recipe(tensor)).count(), small.len());
+    let taken = |index: usize| is_recipe(written.functions[0].node[index].attribute[0].t.as_ref().unwrap());
+    assert_eq!((taken(0), taken(1)), (true, false));
+    for tensor in initializers(&raw(&filled)).iter().filter(|tensor| tensor.dims == [601]) {
+        let bytes = tensor.to_bytes().unwrap();
+        assert_eq!(Some(bytes.len()), tensor.dtype().byte_len(601), "{}", tensor.name());
+        assert_ne!(bytes, secret(tensor.dtype()).to_bytes().unwrap(), "{}", tensor.name());
+    }
 }

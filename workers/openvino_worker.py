@@ -10,80 +10,17 @@ DEVICE is cpu, gpu or npu; OPTIONS is a JSON object with the plug-in's options, 
 """
 
 import json
-import os
 import sys
 import time
 
-# The protocol owns standard output; whatever a library prints goes to the log.
-answers = os.fdopen(os.dup(1), "w", buffering=1)
-os.dup2(2, 1)
+from porter_worker import PROTOCOL, Failed, read_tensors, serve, write_tensors  # before what prints
 
-import numpy as np  # noqa: E402
-import openvino as ov  # noqa: E402
+import numpy as np
+import openvino as ov
 
-PROTOCOL = 1
 DEVICE = sys.argv[1].upper() if len(sys.argv) > 1 else "CPU"
 OPTIONS = json.loads(sys.argv[2]) if len(sys.argv) > 2 else {}
 THREADS = int(sys.argv[3]) if len(sys.argv) > 3 else 0
-# safetensors' names of element types; numpy has no bfloat16.
-TYPES = {
-    "BOOL": np.bool_,
-    "I8": np.int8,
-    "I16": np.int16,
-    "I32": np.int32,
-    "I64": np.int64,
-    "U8": np.uint8,
-    "U16": np.uint16,
-    "U32": np.uint32,
-    "U64": np.uint64,
-    "F16": np.float16,
-    "F32": np.float32,
-    "F64": np.float64,
-}
-NAMES = {np.dtype(dtype): name for name, dtype in TYPES.items()}
-
-
-class Failed(Exception):
-    """What goes back as an error."""
-
-    def __init__(self, message, **details):
-        super().__init__(message)
-        self.details = details
-
-
-def read_tensors(path):
-    """The tensors of a safetensors file, by name."""
-    with open(path, "rb") as file:
-        data = file.read()
-    length = int.from_bytes(data[:8], "little")
-    header = json.loads(data[8 : 8 + length])
-    header.pop("__metadata__", None)
-    tensors = {}
-    for name, entry in header.items():
-        if entry["dtype"] not in TYPES:
-            raise Failed(f"is {entry['dtype']}, which this worker does not take", kind="input", node=name)
-        begin, end = (8 + length + offset for offset in entry["data_offsets"])
-        array = np.frombuffer(data[begin:end], TYPES[entry["dtype"]])
-        tensors[name] = array.reshape(entry["shape"]).copy()
-    return tensors
-
-
-def write_tensors(path, tensors):
-    """Writes named arrays as a safetensors file."""
-    header, offset = {}, 0
-    for name, array in tensors.items():
-        if array.dtype not in NAMES:
-            raise Failed(f"output '{name}' is {array.dtype}, which this worker does not give")
-        end = offset + array.nbytes
-        header[name] = {"dtype": NAMES[array.dtype], "shape": list(array.shape), "data_offsets": [offset, end]}
-        offset = end
-    text = json.dumps(header).encode()
-    text += b" " * (-len(text) % 8)
-    with open(path, "wb") as file:
-        file.write(len(text).to_bytes(8, "little"))
-        file.write(text)
-        for array in tensors.values():
-            file.write(np.ascontiguousarray(array).tobytes())
 
 
 def settings():
@@ -138,7 +75,7 @@ class Worker:
         if params["handle"] not in self.models:
             raise Failed(f"there is no compiled model '{params['handle']}'")
         compiled, outputs = self.models[params["handle"]]
-        given = read_tensors(params["inputs"])
+        given = {name: array.copy() for name, array in read_tensors(params["inputs"]).items()}
         given = {port: given[name] for port in compiled.inputs for name in port.get_names() if name in given}
         seconds = []
         for _ in range(max(1, int(params.get("repeat", 1)))):
@@ -153,24 +90,5 @@ class Worker:
         return {}
 
 
-def main():
-    worker = Worker()
-    for line in sys.stdin:
-        request = json.loads(line)
-        if request["method"] == "quit":
-            return 0
-        try:
-            method = getattr(worker, request["method"], None) if request["method"].isalpha() else None
-            if method is None:
-                raise Failed(f"method '{request['method']}' is not known")
-            answer = {"id": request["id"], "result": method(request.get("params") or {})}
-        except Failed as failed:
-            answer = {"id": request["id"], "error": {"message": str(failed), **failed.details}}
-        except Exception as error:  # OpenVINO raises what its C++ side said
-            answer = {"id": request["id"], "error": {"message": " ".join(str(error).split())}}
-        print(json.dumps(answer), file=answers)
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(serve(Worker()))

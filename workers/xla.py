@@ -1,91 +1,36 @@
 """Compiles and runs HLO on the CPU with XLA, for porter.
 
 Speaks porter's worker protocol (docs/worker-protocol.md): one JSON object a line in, one a line out. Takes `hlo` (an
-HloModuleProto) and `stablehlo` (MLIR text). Needs jaxlib, numpy, ml_dtypes and safetensors; `porter runtime install xla`
+HloModuleProto) and `stablehlo` (MLIR text). Needs jaxlib, numpy and ml_dtypes; `porter runtime install xla`
 gets the versions that porter was tried with. XLA's Python interface is private to jaxlib, so another version may not do.
 """
 
-import json
 import os
 import sys
 import time
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-# The protocol owns standard output; whatever a library prints goes to the log.
-answers = os.fdopen(os.dup(1), "w", buffering=1)
-os.dup2(2, 1)
+from porter_worker import PROTOCOL, Failed, know, read_tensors, serve, write_tensors  # noqa: E402  before what prints
 
 import jaxlib.version  # noqa: E402
 import ml_dtypes  # noqa: E402
 import numpy as np  # noqa: E402
 from jaxlib import _jax, xla_client  # noqa: E402
 
-PROTOCOL = 1
 # Without this, 64-bit types would be cut to 32 bits on the way in.
 X64 = _jax.config.Config("porter_enable_x64", True)
 _jax.jax_jit.set_enable_x64_state(X64)
-# safetensors' names of element types. The package's own reader has no bfloat16 for numpy.
-TYPES = {
-    "BOOL": np.bool_,
-    "I8": np.int8,
-    "I16": np.int16,
-    "I32": np.int32,
-    "I64": np.int64,
-    "U8": np.uint8,
-    "U16": np.uint16,
-    "U32": np.uint32,
-    "U64": np.uint64,
-    "F16": np.float16,
-    "BF16": ml_dtypes.bfloat16,
-    "F32": np.float32,
-    "F64": np.float64,
-    "F8_E4M3": ml_dtypes.float8_e4m3fn,
-    "F8_E4M3FNUZ": ml_dtypes.float8_e4m3fnuz,
-    "F8_E5M2": ml_dtypes.float8_e5m2,
-    "F8_E5M2FNUZ": ml_dtypes.float8_e5m2fnuz,
-    "F8_E8M0": ml_dtypes.float8_e8m0fnu,
-}
-NAMES = {np.dtype(dtype): name for name, dtype in TYPES.items()}
-
-
-def read_tensors(path):
-    """The tensors of a safetensors file, by name."""
-    with open(path, "rb") as file:
-        data = file.read()
-    length = int.from_bytes(data[:8], "little")
-    header = json.loads(data[8 : 8 + length])
-    tensors = {}
-    for name, entry in header.items():
-        if name == "__metadata__":
-            continue
-        begin, end = (8 + length + offset for offset in entry["data_offsets"])
-        tensors[name] = np.frombuffer(data[begin:end], TYPES[entry["dtype"]]).reshape(entry["shape"])
-    return tensors
-
-
-def write_tensors(path, tensors):
-    """Writes named arrays as a safetensors file."""
-    header, offset = {}, 0
-    for name, array in tensors.items():
-        end = offset + array.nbytes
-        header[name] = {"dtype": NAMES[array.dtype], "shape": list(array.shape), "data_offsets": [offset, end]}
-        offset = end
-    text = json.dumps(header).encode()
-    text += b" " * (-len(text) % 8)
-    with open(path, "wb") as file:
-        file.write(len(text).to_bytes(8, "little"))
-        file.write(text)
-        for array in tensors.values():
-            file.write(np.ascontiguousarray(array).tobytes())
-
-
-class Failed(Exception):
-    """What goes back as an error."""
-
-    def __init__(self, code, message):
-        super().__init__(message)
-        self.code = code
+know(
+    {
+        "BF16": ml_dtypes.bfloat16,
+        "F8_E4M3": ml_dtypes.float8_e4m3fn,
+        "F8_E4M3FNUZ": ml_dtypes.float8_e4m3fnuz,
+        "F8_E5M2": ml_dtypes.float8_e5m2,
+        "F8_E5M2FNUZ": ml_dtypes.float8_e5m2fnuz,
+        "F8_E8M0": ml_dtypes.float8_e8m0fnu,
+    }
+)
 
 
 class Program:
@@ -119,7 +64,7 @@ class Program:
         names = self.inputs or sorted(tensors)
         missing = [name for name in names if name not in tensors]
         if missing:
-            raise Failed("input", f"input '{missing[0]}' is missing")
+            raise Failed(f"input '{missing[0]}' is missing", code="input")
         arguments = [self.put(tensors[name]) for name in names] + self.weights
         seconds = []
         for _ in range(max(1, repeat)):
@@ -177,12 +122,12 @@ class Worker:
             elif form == "stablehlo":
                 module = data
             else:
-                raise Failed("format", f"format '{form}' is not taken; hlo and stablehlo are")
+                raise Failed(f"format '{form}' is not taken; hlo and stablehlo are", code="format")
             program = Program(self.client, module, params.get("options") or {})
         except Failed:
             raise
         except Exception as error:  # XLA raises what its C++ side said
-            raise Failed("XLA", str(error)) from error
+            raise Failed(str(error), code="XLA") from error
         self.made += 1
         handle = f"m{self.made}"
         self.programs[handle] = program
@@ -191,13 +136,13 @@ class Worker:
     def run(self, params):
         program = self.programs.get(params["handle"])
         if program is None:
-            raise Failed("handle", f"there is no program '{params['handle']}'")
+            raise Failed(f"there is no program '{params['handle']}'", code="handle")
         try:
             results, seconds = program.run(read_tensors(params["inputs"]), int(params.get("repeat", 1)))
         except Failed:
             raise
         except Exception as error:
-            raise Failed("XLA", str(error)) from error
+            raise Failed(str(error), code="XLA") from error
         write_tensors(params["outputs"], results)
         return {"seconds": seconds}
 
@@ -206,30 +151,5 @@ class Worker:
         return {}
 
 
-def main():
-    worker = Worker()
-    methods = {"hello": worker.hello, "compile": worker.compile, "run": worker.run, "release": worker.release}
-    for line in sys.stdin:
-        if not line.strip():
-            continue
-        number = None
-        try:
-            request = json.loads(line)
-            number = request.get("id")
-            if request["method"] == "quit":
-                print(json.dumps({"id": number, "result": {}}), file=answers)
-                return 0
-            method = methods.get(request["method"])
-            if method is None:
-                raise Failed("method", f"method '{request['method']}' is not known")
-            answer = {"id": number, "result": method(request.get("params") or {})}
-        except Failed as failed:
-            answer = {"id": number, "error": {"code": failed.code, "message": str(failed)}}
-        except Exception as error:
-            answer = {"id": number, "error": {"code": type(error).__name__, "message": str(error)}}
-        print(json.dumps(answer), file=answers)
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(serve(Worker()))

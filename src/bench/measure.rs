@@ -1,12 +1,21 @@
 //! The cases of a measurement, each in a process of its own, taking turns.
 
 use std::io::{BufRead, BufReader, Read, Write};
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use super::serve::{Request, Round};
 use super::{Statistics, memory};
+
+/// The longest that compiling may take, and a round beyond the time it was given. Targets behind the worker protocol have
+/// limits of their own, which are shorter.
+const LONGEST: Duration = Duration::from_secs(3600);
+/// Bytes of a process's standard error that are kept.
+const MOST_SAID: usize = 1 << 16;
 
 /// One thing to measure.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -65,8 +74,12 @@ pub struct Measured {
 /// A case on its way.
 struct Running {
     child: Child,
-    requests: ChildStdin,
-    answers: BufReader<ChildStdout>,
+    /// Closed to say that there is nothing more to do.
+    requests: Option<ChildStdin>,
+    /// The lines it answers, read beside, so that one that never comes does not keep porter waiting for ever.
+    answers: Receiver<String>,
+    /// The end of what it writes to standard error.
+    errors: Option<JoinHandle<Vec<u8>>>,
     times: Vec<f64>,
     wall: f64,
     row: Row,
@@ -111,47 +124,67 @@ impl Running {
         let failed = |error: String| Box::new(Row { error: Some(error), ..row.clone() });
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().map_err(|error| failed(format!("its process does not start: {error}")))?;
-        let (Some(requests), Some(answers)) = (child.stdin.take(), child.stdout.take()) else {
+        let (Some(answers), Some(errors)) = (child.stdout.take(), child.stderr.take()) else {
             return Err(failed("its process does not answer".into()));
         };
-        let mut running = Self { child, requests, answers: BufReader::new(answers), times: Vec::new(), wall: 0.0, row };
-        match running.answer::<Measured>() {
-            Some(ready) => {
+        let (told, heard) = mpsc::channel();
+        thread::spawn(move || {
+            for line in BufReader::new(answers).lines().map_while(Result::ok) {
+                if told.send(line).is_err() {
+                    return;
+                }
+            }
+        });
+        let errors = Some(thread::spawn(move || last_of(errors, MOST_SAID)));
+        let requests = child.stdin.take();
+        let mut running = Self { child, requests, answers: heard, errors, times: Vec::new(), wall: 0.0, row };
+        match running.answer::<Measured>(LONGEST) {
+            Ok(ready) => {
                 running.row.engine = Some(ready.engine);
                 running.row.compile_seconds = Some(ready.compile_seconds);
                 Ok(running)
             }
-            None => Err(running.failed()),
+            Err(why) => Err(running.failed(why)),
         }
     }
 
-    fn answer<T: for<'a> Deserialize<'a>>(&mut self) -> Option<T> {
-        let mut line = String::new();
-        self.answers.read_line(&mut line).ok()?;
-        serde_json::from_str(&line).ok()
+    fn answer<T: for<'a> Deserialize<'a>>(&mut self, within: Duration) -> Result<T, Option<String>> {
+        match self.answers.recv_timeout(within) {
+            Ok(line) => serde_json::from_str(&line).map_err(|_| Some(format!("its process answers nonsense: {line}"))),
+            Err(RecvTimeoutError::Timeout) => Err(Some(format!("no answer within {} s", within.as_secs()))),
+            Err(RecvTimeoutError::Disconnected) => Err(None), // it ended, and will have said why
+        }
     }
 
     fn round(&mut self, request: Request) -> Result<(), Box<Row>> {
         let asked = serde_json::to_string(&request).unwrap_or_default();
-        let sent = writeln!(self.requests, "{asked}").and_then(|()| self.requests.flush());
-        match sent.ok().and_then(|()| self.answer::<Round>()) {
-            Some(round) => {
+        // One that is gone cannot be asked; that it does not answer tells so, too.
+        let _ = self.requests.as_mut().map(|to| writeln!(to, "{asked}").and_then(|()| to.flush()));
+        let within = LONGEST + Duration::try_from_secs_f64(request.seconds).unwrap_or(LONGEST).min(30 * LONGEST);
+        match self.answer::<Round>(within) {
+            Ok(round) => {
                 self.times.extend(round.times);
                 self.wall += round.wall;
                 self.row.peak_bytes = memory::peak(self.child.id()).max(self.row.peak_bytes);
                 Ok(())
             }
-            None => Err(self.failed()),
+            Err(why) => Err(self.failed(why)),
         }
     }
 
-    /// What the process said before it ended, or how it ended.
-    fn failed(&mut self) -> Box<Row> {
-        let mut said = String::new();
-        if let Some(stderr) = &mut self.child.stderr {
-            let _ = stderr.take(1 << 16).read_to_string(&mut said);
+    /// Why there are no figures: `why`, or what the process said before it ended, or how it ended.
+    fn failed(&mut self, why: Option<String>) -> Box<Row> {
+        drop(self.requests.take());
+        if why.is_some() {
+            let _ = self.child.kill(); // it has had its time, or its answers mean nothing
         }
         let ended = self.child.wait().ok();
+        if let Some(why) = why {
+            (self.row.exit, self.row.error) = (1, Some(why));
+            return Box::new(self.summary());
+        }
+        let said = self.errors.take().and_then(|errors| errors.join().ok()).unwrap_or_default();
+        let said = String::from_utf8_lossy(&said);
         let told = said.lines().filter_map(|line| line.strip_prefix("error: ")).next_back().map(str::to_string);
         let told = told.unwrap_or_else(|| match ended {
             Some(status) => format!("its process ended with {status}"),
@@ -177,5 +210,45 @@ impl Running {
         drop(requests); // no more requests: it ends
         let _ = child.wait();
         row
+    }
+}
+
+/// Reads to the end and keeps the last `most` bytes.
+fn last_of(mut from: impl Read, most: usize) -> Vec<u8> {
+    let (mut kept, mut buffer) = (Vec::new(), [0; 1 << 12]);
+    while let Ok(count @ 1..) = from.read(&mut buffer) {
+        kept.extend_from_slice(&buffer[..count]);
+        let over = kept.len().saturating_sub(most);
+        if over > most {
+            kept.drain(..over);
+        }
+    }
+    kept
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row_of(script: &str) -> Row {
+        let shell = |_: &Case| {
+            let mut command = Command::new("sh");
+            command.args(["-c", script]);
+            command
+        };
+        let case = Case { target: "t".into(), batch: 1, jobs: 1 };
+        measure(&[case], Plan { seconds: 0.1, runs: 2, rounds: 1 }, shell, &|_| {}).remove(0)
+    }
+
+    #[test]
+    fn a_process_that_talks_much_or_nonsense_is_told_from_one_that_measures() {
+        let ready = r#"echo '{"engine":"e","compile_seconds":0.5}'; read request"#;
+        let good = row_of(&format!(r#"{ready}; echo '{{"times":[0.001,0.003],"wall":0.004}}'; read end"#));
+        assert_eq!((good.exit, good.times.unwrap().runs, good.engine.as_deref()), (0, 2, Some("e")));
+        // More on standard error than a pipe holds, and the reason last.
+        let loud = row_of("yes noise | head -c 1000000 >&2; echo 'error: out of luck' >&2; exit 3");
+        assert_eq!((loud.exit, loud.error.as_deref()), (3, Some("out of luck")));
+        let nonsense = row_of(&format!("{ready}; echo hello; sleep 60"));
+        assert!(nonsense.error.unwrap().contains("hello"));
     }
 }

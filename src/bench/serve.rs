@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 
 use crate::engine::Tensors;
-use crate::run::{Line, RunError};
+use crate::run::{Line, RunError, said};
 
 /// A round that is asked for: it ends after so long, or so many runs of each job, whichever is first.
 #[derive(Clone, Copy, Debug, Deserialize, Serialize)]
@@ -68,7 +68,9 @@ fn round(lines: &mut [Line], inputs: &Tensors, request: Request) -> Result<Round
             threads.into_iter().map(std::thread::ScopedJoinHandle::join).collect()
         });
         for times in all {
-            round.times.extend(times.map_err(|_| RunError::Crashed { part: "job".into() })??);
+            round
+                .times
+                .extend(times.map_err(|panic| RunError::Crashed { part: "job".into(), panic: said(panic.as_ref()) })??);
         }
     }
     round.wall = start.elapsed().as_secs_f64();

@@ -44,13 +44,14 @@ impl Statistics {
 /// The rows as comma-separated values.
 pub fn csv(rows: &[Row]) -> String {
     let mut text = String::from(
-        "target,batch,jobs,runs,median_ms,p95_ms,p99_ms,least_ms,mean_ms,elements_per_second,compile_s,peak_mb,error\n",
+        "target,engine,batch,jobs,runs,median_ms,p95_ms,p99_ms,least_ms,mean_ms,elements_per_second,compile_s,peak_mb,error\n",
     );
     for row in rows {
         let figure =
             |pick: fn(&Statistics) -> f64| row.times.as_ref().map(|t| format!("{:.4}", pick(t))).unwrap_or_default();
         let cells = [
             quoted(&row.case.target),
+            quoted(row.engine.as_deref().unwrap_or_default()),
             row.case.batch.to_string(),
             row.case.jobs.to_string(),
             row.times.as_ref().map_or(0, |times| times.runs).to_string(),

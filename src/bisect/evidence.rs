@@ -38,13 +38,15 @@ pub fn gather(lab: &mut Lab, found: &Found, index: usize) -> Result<Option<Proof
         inputs: fed.iter().map(|(inputs, _)| inputs.clone()).collect(),
         expected: fed.iter().map(|(_, expected)| expected.clone()).collect(),
         model: assembly.model.clone(),
+        nearby: super::nearby::around(graph, &found.nodes),
     };
     if found.failure.is_some() {
         return Ok(Some(proof));
     }
     let outputs = wrong_names(found, &assembly);
     lab.counts.compiles += 1;
-    let Ok(mut session) = lab.target.compile(&assembly.model) else { return Ok(Some(proof)) };
+    let mut assembly = assembly;
+    let Ok(mut session) = pieces::compile(lab.target, &mut assembly.model) else { return Ok(Some(proof)) };
     let mut runs = Vec::new();
     for turn in 0..=fed.len() {
         let (inputs, right) = &fed[if turn == fed.len() { 0 } else { turn }];

@@ -36,7 +36,7 @@ pub fn heal(
     options: &Options,
 ) -> Result<Option<Healed>, BisectError> {
     let mut chosen: Vec<String> = Vec::new();
-    let mut measured: Vec<(usize, f64, f64)> = Vec::new();
+    let mut measured: Vec<(usize, Option<Measured>)> = Vec::new();
     for proof in proofs {
         let fault = &report.faults[proof.fault];
         // What already helped elsewhere comes first: the fewer rules, the better.
@@ -51,8 +51,9 @@ pub fn heal(
             tried.push(name.clone());
             let Some(rule) = rules.get(&name) else { continue };
             if let Some(after) = heals(rule, proof, reference, suspect.engine) {
-                let before = fault.metrics.as_ref().map_or(f64::MAX, |metrics| metrics.max_abs);
-                measured.push((proof.fault, before, after));
+                // What failed has no error to measure.
+                let before = fault.metrics.as_ref().map(|metrics| metrics.max_abs);
+                measured.push((proof.fault, before.map(|before| Measured { before, after })));
                 if !chosen.contains(&name) {
                     chosen.push(name.clone());
                 }
@@ -69,7 +70,7 @@ pub fn heal(
     let target = suspect.target.map_or_else(|| report.target_argument().to_string(), |target| target.name.clone());
     let quirks = measured
         .iter()
-        .map(|&(index, before, after)| entry(&report.faults[index], index, suspect.target, before, after, report))
+        .map(|(index, measured)| entry(&report.faults[*index], *index, suspect.target, measured.clone(), report))
         .collect::<Vec<_>>();
     let mut distinct: Vec<Quirk> = Vec::new();
     for quirk in quirks {
@@ -112,12 +113,13 @@ fn heals(rule: &Rule, proof: &Proof, reference: &dyn Engine, target: &dyn Engine
             .all(|(name, right)| outputs.get(name).is_some_and(|result| judge::look(right, result).nothing));
         let expectation = match all_near {
             true => None,
-            false => Some(judge::expectation(reference, &proof.model, inputs).ok()?),
+            false => Some(judge::expectation(reference, &proof.model, inputs, None).ok()?),
         };
         for (name, right) in expected {
             let result = outputs.get(name)?;
             if let Some(expectation) = &expectation {
-                let judged = judge::judge(expectation, name, result, judge::Manner::Isolated);
+                let setting = judge::Setting { engine: reference, model: &proof.model, inputs };
+                let judged = judge::judge(setting, expectation, name, result, judge::Manner::Isolated);
                 if judged.differs {
                     return None;
                 }
@@ -147,7 +149,7 @@ fn whole_agrees(
     let Ok(mut session) = target.compile(&rewritten) else { return Ok(false) };
     for inputs in &subject.samples {
         let Ok(outputs): Result<Tensors, _> = session.run(inputs) else { return Ok(false) };
-        let expectation = judge::expectation(reference, &subject.model, inputs)?;
+        let expectation = judge::expectation(reference, &subject.model, inputs, None)?;
         if expectation.judge(&outputs).verdict == Verdict::Differs {
             return Ok(false);
         }
@@ -156,8 +158,7 @@ fn whole_agrees(
 }
 
 /// The fault as an entry of a target file: the known one, now measured, or one of its own.
-fn entry(fault: &Fault, index: usize, target: Option<&Target>, before: f64, after: f64, report: &Report) -> Quirk {
-    let measured = Some(Measured { before, after });
+fn entry(fault: &Fault, index: usize, target: Option<&Target>, measured: Option<Measured>, report: &Report) -> Quirk {
     let answer = fault.rewrite.clone();
     let known = target.and_then(|target| target.quirks.iter().find(|quirk| fault.quirk.as_ref() == Some(&quirk.id)));
     if let Some(quirk) = known {

@@ -1,9 +1,10 @@
 //! Judging what a probe gave: first a cheap look that lets pass what rounding explains anyway, then the measured noise.
 
 use crate::compare::{Detections, Expectation, Metrics, Verdict, metrics};
+use crate::engine::double::Double;
 use crate::engine::random::Random;
 use crate::engine::{Engine, EngineError, Tensors, noise};
-use crate::graph::{Dim, Model, Node};
+use crate::graph::{Dim, Model, Node, ValueId};
 use crate::onnx::{DType, Tensor};
 
 /// Always explained: a few units in the last place of a slice's largest value.
@@ -13,6 +14,9 @@ const APPROXIMATED: [&str; 9] = ["Sigmoid", "Tanh", "Softmax", "Erf", "HardSigmo
 const APPROXIMATION: f32 = 8e-6;
 /// Operators that add many numbers up: in which order is the engine's choice, and the error grows with their count.
 const SUMS: [&str; 6] = ["ReduceSum", "ReduceMean", "ReduceSumSquare", "ReduceL1", "ReduceL2", "GlobalAveragePool"];
+
+/// Louder noise costs runs; graphs of more nodes than this do not get it.
+const FEW: usize = 8;
 
 /// The first look at a tensor: how far it is off, and whether that is nothing.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -91,6 +95,8 @@ pub struct Judged {
     pub strain: f64,
     /// Elements of the batch that are off.
     pub batch_elements: Vec<usize>,
+    /// The largest distance of the reference and of the result from float64, where that was asked.
+    pub from_exact: Option<(f64, f64)>,
 }
 
 /// How a probe's outputs are to be held against the reference.
@@ -102,15 +108,38 @@ pub enum Manner {
     Whole,
 }
 
-/// Measures what rounding does to a graph, with errors of approximated functions among the draws.
-pub fn expectation(engine: &dyn Engine, model: &Model, inputs: &Tensors) -> Result<Expectation, EngineError> {
-    let mut expectation = noise::measure(engine, model, inputs, &noise::Noise::float32())?;
-    if let Some(rough) = approximated(model)
-        && let Ok(draw) = engine.run_once(&rough, inputs)
-    {
-        expectation.draws.push(draw);
-    }
-    Ok(expectation)
+/// Graphs whose results take less than this have their draws made at the same time; larger ones one after the other.
+const TOGETHER: usize = 32 << 20;
+
+/// Measures what rounding does to a graph: two draws, one of them with the errors of approximated functions in it.
+/// `reference` is what the graph gives without noise, where that is known already.
+///
+/// # Errors
+/// The engine does not compile or run the graph.
+pub fn expectation(
+    engine: &dyn Engine,
+    model: &Model,
+    inputs: &Tensors,
+    reference: Option<Tensors>,
+) -> Result<Expectation, EngineError> {
+    let reference = match reference {
+        Some(known) => known,
+        None => engine.run_once(model, inputs)?,
+    };
+    let rough = approximated(model);
+    let draw = |index: usize| {
+        // What an engine refuses once it is written with errors in it is drawn without them.
+        let noisy = rough.as_ref().filter(|_| index == 0).map(|rough| noise::draw(engine, rough, inputs, index));
+        noisy.and_then(Result::ok).map_or_else(|| noise::draw(engine, model, inputs, index), Ok)
+    };
+    let bytes: usize = reference.values().filter_map(|tensor| tensor.dtype().byte_len(tensor.len())).sum();
+    let draws = if bytes < TOGETHER {
+        let (first, second) = rayon::join(|| draw(0), || draw(1));
+        vec![first?, second?]
+    } else {
+        vec![draw(0)?, draw(1)?]
+    };
+    Ok(Expectation::new(reference, draws, DType::Float))
 }
 
 /// The model with what engines approximate, and long sums, off by as much as they are.
@@ -148,15 +177,49 @@ fn approximated(model: &Model) -> Option<Model> {
     (any && graph.sort().is_ok()).then_some(rough)
 }
 
-/// Judges one tensor.
-pub fn judge(expectation: &Expectation, name: &str, result: &Tensor, manner: Manner) -> Judged {
+/// A graph that was run, for what has to be asked of it again.
+#[derive(Clone, Copy)]
+pub struct Setting<'a> {
+    /// The reference.
+    pub engine: &'a dyn Engine,
+    /// The graph.
+    pub model: &'a Model,
+    /// Its inputs.
+    pub inputs: &'a Tensors,
+}
+
+/// Judges one tensor. Where it differs from the reference, float64 is asked who is right; where single elements are off at
+/// places that were quiet in the draws, louder noise is asked whether a tie tips there.
+pub fn judge(setting: Setting, expectation: &Expectation, name: &str, result: &Tensor, manner: Manner) -> Judged {
     let one = |tensors: &Tensors| -> Tensors {
         let tensor = tensors.get(name).map(|tensor| seen(tensor, manner));
         tensor.map(|tensor| (name.to_string(), tensor)).into_iter().collect()
     };
     let draws = expectation.draws.iter().map(one).collect();
-    let own = Expectation::new(one(&expectation.reference), draws, expectation.dtype);
-    let finding = own.judge_one(name, Some(&seen(result, manner)));
+    let mut own = Expectation::new(one(&expectation.reference), draws, expectation.dtype);
+    let result = seen(result, manner);
+    let mut finding = own.judge_one(name, Some(&result));
+    let lone = finding.verdict != Verdict::Differs && finding.lone > 0;
+    let doubtful = finding.verdict == Verdict::Differs && finding.metrics.is_some();
+    if (lone || doubtful)
+        && let Some(value) = setting.model.graph.value_named(name)
+    {
+        let small = behind(setting.model, &[value]);
+        if finding.lone > 0
+            && small.graph.node_count() <= FEW
+            && let Ok(loud) = noise::louder(setting.engine, &small, setting.inputs, DType::Float)
+        {
+            own.loud = loud.iter().map(one).collect();
+            finding = own.judge_one(name, Some(&result));
+        }
+        if finding.verdict == Verdict::Differs
+            && finding.metrics.is_some()
+            && let Ok(exact) = Double.run_once(&small, setting.inputs)
+        {
+            own.exact = Some(one(&exact));
+            finding = own.judge_one(name, Some(&result));
+        }
+    }
     Judged {
         differs: finding.verdict == Verdict::Differs,
         reason: finding.reason,
@@ -164,7 +227,21 @@ pub fn judge(expectation: &Expectation, name: &str, result: &Tensor, manner: Man
         expected: finding.expected,
         strain: finding.strain,
         batch_elements: finding.batch_elements,
+        from_exact: finding.from_exact,
     }
+}
+
+/// The nodes that lead to some values, as a model of their own.
+pub fn behind(model: &Model, wanted: &[ValueId]) -> Model {
+    let mut small = model.clone();
+    small.graph.outputs = wanted.to_vec();
+    small.graph.prune();
+    let graph = &small.graph;
+    let read: Vec<ValueId> =
+        graph.inputs.iter().copied().filter(|&id| !graph.consumers(id).is_empty() || graph.is_output(id)).collect();
+    small.graph.inputs = read;
+    small.graph.prune();
+    small
 }
 
 /// Measures one tensor without judging it.
@@ -179,6 +256,7 @@ pub fn measure(expectation: &Expectation, name: &str, result: &Tensor) -> Judged
         metrics: apart(result),
         strain: 0.0,
         batch_elements: Vec::new(),
+        from_exact: None,
     }
 }
 

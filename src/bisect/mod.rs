@@ -6,15 +6,21 @@
 
 pub mod evidence;
 pub mod heal;
+pub mod html;
 pub mod judge;
+pub mod nearby;
 pub mod pieces;
+pub mod prepared;
 pub mod probe;
+pub mod reduce;
 pub mod reference;
+mod regions;
 pub mod report;
 pub mod repro;
 pub mod search;
 pub mod subject;
 pub mod sweep;
+mod whole;
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -39,7 +45,7 @@ pub struct Options {
     pub sizes: Freeze,
     /// Sets of inputs from outside; made up where there are none.
     pub inputs: Vec<Tensors>,
-    /// How many sets to make up.
+    /// How many sets to make up. At batch sizes after the first one is enough: its elements differ.
     pub samples: usize,
     /// Batch sizes to try where the model leaves the batch free and nothing was said about it.
     pub batches: Vec<i64>,
@@ -108,6 +114,8 @@ pub struct Proof {
     pub inputs: Vec<Tensors>,
     /// What the reference gives for them.
     pub expected: Vec<Tensors>,
+    /// The nodes around it, for a drawing.
+    pub nearby: nearby::Nearby,
 }
 
 /// Searches a model for faults of a target. `step` hears what is being done.
@@ -136,7 +144,9 @@ pub fn bisect(
         target: suspect.label.clone(),
         target_spec: String::new(),
         simulated: suspect.simulated,
+        target_version: suspect.engine.version(),
         reference: reference.name(),
+        reference_version: reference.version(),
         samples: 0,
         batches: Vec::new(),
         nodes: 0,
@@ -156,11 +166,11 @@ pub fn bisect(
         false => vec![options.sizes.batch],
     };
     let mut proofs: Vec<Proof> = Vec::new();
-    let mut unstable = 0;
     let mut unexplained = None;
-    for batch in batches {
+    for (turn, batch) in batches.into_iter().enumerate() {
         let sizes = Freeze { batch, ..options.sizes.clone() };
-        let subject = match Subject::new(model.clone(), &sizes, &options.inputs, options.samples) {
+        let count = if turn == 0 { options.samples } else { 1 };
+        let subject = match Subject::new(model.clone(), &sizes, &options.inputs, count) {
             Ok(subject) => subject,
             Err(error) if free && batch != Some(1) => {
                 // Some models take one batch only, whatever their input says.
@@ -179,7 +189,10 @@ pub fn bisect(
         lab.counts.compiles = report.probes.compiles;
         let before = report.probes.compiles;
         let hints = |code: &str| known_to_fail(&subject, suspect.target, code);
-        let findings = search::search(&mut lab, &hints, &step);
+        let mut findings = search::search(&mut lab, &hints, &step);
+        let place: HashMap<NodeId, usize> =
+            subject.model.graph.nodes().enumerate().map(|(place, (id, _))| (id, place)).collect();
+        findings.faults.sort_by_key(|found| found.nodes.first().and_then(|id| place.get(id).copied()));
         if let Some(Stop::Engine(error)) = &findings.stopped {
             if free && batch != Some(1) {
                 report.notes.push(format!("batch {} cannot be tried: {error}", batch.unwrap_or_default()));
@@ -192,13 +205,12 @@ pub fn bisect(
         let stopped = findings.stopped.clone();
         for found in &findings.faults {
             let (fault, proof) = describe(&mut lab, found, suspect, report.faults.len())?;
-            unstable += found.seen.iter().any(|seen| seen.wrong.as_ref().is_some_and(|wrong| wrong.unstable)) as usize;
             merge(&mut report, &mut proofs, fault, proof, batch.filter(|_| free));
         }
         if first || !findings.faults.is_empty() {
             report.layers = layers(&subject, &findings);
         }
-        report.samples = subject.samples.len();
+        report.samples = report.samples.max(subject.samples.len());
         report.nodes = report.nodes.max(subject.atoms.iter().flatten().count());
         report.batches.extend(said);
         for entry in subject.skipped.iter().chain(&findings.refused) {
@@ -218,7 +230,6 @@ pub fn bisect(
     if let Some(why) = &unexplained {
         report.notes.push(format!("the end differs ({why}) and no region of the model does on its own"));
     }
-    let _ = unstable;
     let moving = |fault: &Fault| fault.fingerprint == Some(Shape::Nondeterministic);
     report.verdict = if !report.faults.is_empty() {
         if report.faults.iter().all(moving) { Verdict::Nondeterministic } else { Verdict::Faulty }
@@ -231,14 +242,18 @@ pub fn bisect(
     Ok((report, proofs))
 }
 
-/// Room for the reference's values: the size of the weights, or of the largest atom, or what is little anyway.
+/// Never less than this for the reference's values: it is little beside what engines take for themselves.
+const LEAST_ROOM: usize = 96 << 20;
+
+/// Room for the reference's values on one sample: half of the weights, or the largest atom, or what is little anyway. The
+/// target's results take as much again, and noise is measured in thirds of it.
 fn budget(subject: &Subject, options: &Options) -> usize {
     let graph = &subject.model.graph;
     let weights: usize =
         graph.initializers().map(|(_, tensor)| tensor.dtype().byte_len(tensor.len()).unwrap_or(0)).sum();
     let own = |atom: &Vec<NodeId>| subject.makes(atom).iter().map(|&value| subject.bytes(value)).sum::<usize>();
     let largest = subject.atoms.iter().map(own).max().unwrap_or(0);
-    options.memory.unwrap_or_else(|| weights.max(2 * largest).max(256 << 20))
+    options.memory.unwrap_or_else(|| (weights / 2).max(largest).max(LEAST_ROOM))
 }
 
 /// Nodes that the target file knows to fail with a code.
@@ -314,6 +329,7 @@ fn describe(
         repro: None,
         fused: found.fused,
         vanishes_when_observed: found.vanishes,
+        from_exact: worst.and_then(|(_, wrong)| wrong.from_exact),
         reason: match (&found.failure, worst) {
             (Some(failure), _) => failure.message.clone(),
             (None, Some((seen, wrong))) => format!("{}: {}", seen.value, wrong.reason),

@@ -47,7 +47,7 @@ pub struct Failure {
 }
 
 impl Failure {
-    fn of(error: &EngineError) -> Self {
+    pub(super) fn of(error: &EngineError) -> Self {
         let code = error.code().map(str::to_string);
         let kind = match code.as_deref() {
             Some("timeout") => "timeout",
@@ -107,6 +107,9 @@ pub struct Wrong {
     pub samples: Vec<usize>,
     /// Whether another run on the same inputs gave something else.
     pub unstable: bool,
+    /// The largest distance of the reference and of the target from float64, where that was asked.
+    #[serde(default)]
+    pub from_exact: Option<(f64, f64)>,
 }
 
 /// What came of a probe.
@@ -158,6 +161,8 @@ pub struct Lab<'a> {
     pub counts: Counts,
     limits: &'a Limits,
     started: Instant,
+    /// Bytes that results may take while their noise is measured.
+    room: usize,
 }
 
 /// A probe on its way.
@@ -179,16 +184,29 @@ struct Job {
 pub struct Question {
     /// How outputs are held against the reference.
     pub manner: Manner,
-    /// Only the first sample, once; values inside the model are measured and not judged.
-    pub brief: bool,
+    /// Which samples, and how often.
+    pub turns: Turns,
+}
+
+/// Which samples a probe runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Turns {
+    /// Every one, and the first once more.
+    All,
+    /// The first, twice.
+    Twice,
+    /// The first, once; what is seen is measured and not judged.
+    Once,
 }
 
 /// Every sample, and the first one twice; every element in its place.
-pub const PIECES: Question = Question { manner: Manner::Isolated, brief: false };
+pub const PIECES: Question = Question { manner: Manner::Isolated, turns: Turns::All };
+/// The first sample, twice; every element in its place.
+pub const REGIONS: Question = Question { manner: Manner::Isolated, turns: Turns::Twice };
 /// Every sample, and the first one twice; what the model's caller gets.
-pub const WHOLE: Question = Question { manner: Manner::Whole, brief: false };
+pub const WHOLE: Question = Question { manner: Manner::Whole, turns: Turns::All };
 /// The first sample, layer by layer.
-pub const LAYERS: Question = Question { manner: Manner::Whole, brief: true };
+pub const LAYERS: Question = Question { manner: Manner::Whole, turns: Turns::Once };
 
 impl<'a> Lab<'a> {
     /// A lab. `started` is when the search began, for its time limit.
@@ -199,7 +217,8 @@ impl<'a> Lab<'a> {
         limits: &'a Limits,
         started: Instant,
     ) -> Self {
-        Self { subject, reference, target, counts: Counts::default(), limits, started }
+        let room = (reference.budget / 3).max(1 << 20);
+        Self { subject, reference, target, counts: Counts::default(), limits, started, room }
     }
 
     /// How many probes may run at a time.
@@ -256,12 +275,13 @@ impl<'a> Lab<'a> {
 
     /// Compiles the jobs, then runs them sample by sample, so that only one sample's values are in memory.
     fn carry_out(&mut self, jobs: &mut [Job], question: Question) -> Result<(), Stop> {
-        let (reference, target) = (self.reference.engine(), self.target);
+        let (reference, target, room) = (self.reference.engine(), self.target, self.room);
         together(jobs, &|job| job.compile(target))?;
         // The first sample comes last and twice: runs that do not agree show there.
-        let turns: Vec<usize> = match question.brief {
-            true => vec![0],
-            false => (0..self.subject.samples.len()).rev().chain([0]).collect(),
+        let turns: Vec<usize> = match question.turns {
+            Turns::Once => vec![0],
+            Turns::Twice => vec![0, 0],
+            Turns::All => (0..self.subject.samples.len()).rev().chain([0]).collect(),
         };
         for (turn, &sample) in turns.iter().enumerate() {
             let mut fed: Vec<Option<Fed>> = Vec::new();
@@ -274,7 +294,7 @@ impl<'a> Lab<'a> {
             let again = turn > 0 && turn + 1 == turns.len();
             let mut pairs: Vec<(&mut Job, Option<Fed>)> = jobs.iter_mut().zip(fed).collect();
             together(&mut pairs, &|(job, fed)| match fed.take() {
-                Some(fed) => job.turn(reference, &fed, sample, again),
+                Some(fed) => job.turn(reference, &fed, sample, again, room),
                 None => Ok(()),
             })?;
         }
@@ -402,7 +422,7 @@ impl Job {
     }
 
     fn compile(&mut self, target: &dyn Engine) -> Result<(), Stop> {
-        match target.compile(&self.assembly.model) {
+        match pieces::compile(target, &mut self.assembly.model) {
             Ok(session) => self.session = Some(session),
             Err(error) => self.fail(&error)?,
         }
@@ -416,6 +436,7 @@ impl Job {
         (inputs, expected): &Fed,
         sample: usize,
         again: bool,
+        room: usize,
     ) -> Result<(), Stop> {
         let Some(session) = &mut self.session else { return Ok(()) };
         self.runs += 1;
@@ -446,7 +467,23 @@ impl Job {
             }
         }
         self.before = looks.iter().map(|(_, hash)| *hash).collect();
-        self.judge(reference, inputs, &outputs, &suspects, sample)
+        // A part of the suspects at a time, so that their noise takes no more room than there is.
+        let mut rest = suspects.as_slice();
+        while !rest.is_empty() {
+            let (mut count, mut bytes) = (0, 0);
+            for &(index, _) in rest {
+                let value = &self.assembly.outputs[index].1;
+                bytes += expected.get(value).and_then(|t| t.dtype().byte_len(t.len())).unwrap_or(0);
+                if count > 0 && bytes > room {
+                    break;
+                }
+                count += 1;
+            }
+            let (now, later) = rest.split_at(count);
+            self.judge(reference, inputs, expected, &outputs, now, sample)?;
+            rest = later;
+        }
+        Ok(())
     }
 
     /// Measures the noise of what leads to the suspects, and judges them.
@@ -454,28 +491,38 @@ impl Job {
         &mut self,
         reference: &dyn Engine,
         inputs: &Tensors,
+        expected: &HashMap<ValueId, Tensor>,
         outputs: &Tensors,
         suspects: &[(usize, bool)],
         sample: usize,
     ) -> Result<(), Stop> {
-        if suspects.is_empty() {
-            return Ok(());
-        }
         let wanted: Vec<ValueId> = suspects
             .iter()
             .filter_map(|(index, _)| self.assembly.model.graph.value_named(&self.assembly.outputs[*index].0))
             .collect();
         // Only what is needed is run again: the nodes behind the suspects.
-        let small = behind(&self.assembly.model, &wanted);
-        let expectation = judge::expectation(reference, &small, inputs)?;
+        let mut small = judge::behind(&self.assembly.model, &wanted);
+        let known = suspects.iter().filter_map(|(index, _)| {
+            let (name, value, _) = &self.assembly.outputs[*index];
+            Some((name.clone(), expected.get(value)?.clone()))
+        });
+        let known: Tensors = known.collect();
+        let expectation = match judge::expectation(reference, &small, inputs, Some(known.clone())) {
+            Ok(expectation) => expectation,
+            Err(error) => {
+                small = pieces::loosened(&small).ok_or(error)?;
+                judge::expectation(reference, &small, inputs, Some(known))?
+            }
+        };
+        let setting = judge::Setting { engine: reference, model: &small, inputs };
         let missing = Tensor::from_f32("missing", &[0], &[]);
         let question = self.question;
         let judge_one = |&(index, moved): &(usize, bool)| {
             let name = &self.assembly.outputs[index].0;
             let result = outputs.get(name).unwrap_or(&missing);
-            let judged = match question.brief {
-                true => judge::measure(&expectation, name, result),
-                false => judge::judge(&expectation, name, result, question.manner),
+            let judged = match question.turns {
+                Turns::Once => judge::measure(&expectation, name, result),
+                _ => judge::judge(setting, &expectation, name, result, question.manner),
             };
             (index, moved, judged)
         };
@@ -514,6 +561,7 @@ fn note(seen: &mut Seen, judged: Judged, sample: usize, unstable: bool, batched:
         nan,
         samples: vec![sample],
         unstable,
+        from_exact: judged.from_exact.map(|(reference, own)| (finite(reference), finite(own))),
     };
     if let Some(other) = seen.wrong.take() {
         let (mut worse, lesser) = if wrong.strain >= other.strain { (wrong, other) } else { (other, wrong) };
@@ -528,19 +576,6 @@ fn note(seen: &mut Seen, judged: Judged, sample: usize, unstable: bool, batched:
         wrong = worse;
     }
     seen.wrong = Some(wrong);
-}
-
-/// The nodes that lead to some values, as a model of their own.
-fn behind(model: &crate::graph::Model, wanted: &[ValueId]) -> crate::graph::Model {
-    let mut small = model.clone();
-    small.graph.outputs = wanted.to_vec();
-    small.graph.prune();
-    let graph = &small.graph;
-    let read: Vec<ValueId> =
-        graph.inputs.iter().copied().filter(|&id| !graph.consumers(id).is_empty() || graph.is_output(id)).collect();
-    small.graph.inputs = read;
-    small.graph.prune();
-    small
 }
 
 /// FNV-1a over eight bytes at a time: to tell two runs' results apart, not to name them.

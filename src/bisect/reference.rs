@@ -22,6 +22,8 @@ pub struct Reference<'a> {
     stretch_of: HashMap<ValueId, usize>,
     /// Nodes that are no atoms, such as random ones: they belong to the stretch of the next atom.
     nodes: Vec<Vec<NodeId>>,
+    /// Bytes that the values of a stretch may take on one sample.
+    pub budget: usize,
     at_hand: Option<AtHand>,
     scratch: Option<tempfile::TempDir>,
     spilled: HashMap<(usize, ValueId), PathBuf>,
@@ -91,6 +93,7 @@ impl<'a> Reference<'a> {
             stretches,
             stretch_of,
             nodes,
+            budget,
             at_hand: None,
             scratch: None,
             spilled: HashMap::new(),
@@ -152,8 +155,8 @@ impl<'a> Reference<'a> {
         if self.at_hand.as_ref().is_none_or(|at_hand| at_hand.stretch != stretch) {
             self.at_hand = None;
             let piece = Piece::open(graph, &self.nodes[stretch]);
-            let assembly = pieces::assemble(&subject.model, &[piece]);
-            let session = self.engine.compile(&assembly.model)?;
+            let mut assembly = pieces::assemble(&subject.model, &[piece]);
+            let session = pieces::compile(self.engine, &mut assembly.model)?;
             self.compiles += 1;
             self.at_hand = Some(AtHand { stretch, assembly, session, values: None });
         }

@@ -70,6 +70,8 @@ pub struct Fault {
     pub fused: bool,
     /// Whether it is gone once the values between the nodes are shown.
     pub vanishes_when_observed: bool,
+    /// The largest distance of the reference and of the target from float64, where float64 was asked who is right.
+    pub from_exact: Option<(f64, f64)>,
     /// In words: what was seen.
     pub reason: String,
 }
@@ -141,8 +143,12 @@ pub struct Report {
     pub target_spec: String,
     /// Whether the target is only played.
     pub simulated: bool,
+    /// The version of what runs behind it, where it tells.
+    pub target_version: String,
     /// The reference.
     pub reference: String,
+    /// Its version.
+    pub reference_version: String,
     /// How many sets of inputs were tried.
     pub samples: usize,
     /// The batch sizes that were tried; empty where the model fixes it.

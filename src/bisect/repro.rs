@@ -204,7 +204,14 @@ fn readme(report: &Report, fault: &Fault, proof: &Proof) -> String {
         spoken(&graph.inputs),
         spoken(&graph.outputs)
     ));
-    line(format!("- reference: {}", report.reference));
+    line(format!("- reference: {} {}", report.reference, report.reference_version));
+    if !report.simulated {
+        line(format!("- target: {} {}", report.target, report.target_version));
+    }
+    if let Some((reference, own)) = fault.from_exact {
+        line(format!("- from float64: the reference {reference:.3e}, the target {own:.3e}"));
+    }
+    line(format!("- machine: {} {}", std::env::consts::OS, std::env::consts::ARCH));
     line(String::new());
     line("`inputs` holds what the whole model feeds these nodes with, `expected` what the reference gives,".into());
     line("`target` what the target gave, each as .npy files with `names.txt` beside them.".into());

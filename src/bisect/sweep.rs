@@ -47,6 +47,8 @@ pub struct Sweep {
     pub points: Vec<(Vec<i64>, Point)>,
     /// Where the fault is, as a predicate over the first input; none where nothing simple tells the points apart.
     pub predicate: Option<String>,
+    /// Other predicates of the same length that fit as well, over other sizes: more axes would tell them apart.
+    pub alternatives: Vec<String>,
     /// Compiles on the target.
     pub probes: usize,
     /// The map, drawn: one row for each size of the first axis, `#` wrong, `.` right, `x` impossible, what was not tried in
@@ -90,9 +92,11 @@ pub fn sweep(model: &Model, axes: &[Axis], reference: &dyn Engine, target: &dyn 
             boxes.push((right, high));
         }
     }
-    let predicate = predicate(model, axes, &known);
+    let mut predicates = predicates(model, axes, &known).into_iter();
+    let predicate = predicates.next();
+    let alternatives = predicates.collect();
     let drawn = draw(axes, &known);
-    Sweep { axes: axes.to_vec(), points: known.into_iter().collect(), predicate, probes, drawn }
+    Sweep { axes: axes.to_vec(), points: known.into_iter().collect(), predicate, alternatives, probes, drawn }
 }
 
 impl Point {
@@ -154,9 +158,13 @@ fn try_point(model: &Model, axes: &[Axis], at: &[i64], reference: &dyn Engine, t
     if right.iter().all(near) {
         return Point::Right;
     }
-    let Ok(expectation) = judge::expectation(reference, &model, &inputs) else { return Point::Impossible };
+    let Ok(expectation) = judge::expectation(reference, &model, &inputs, Some(right.clone())) else {
+        return Point::Impossible;
+    };
+    let setting = judge::Setting { engine: reference, model: &model, inputs: &inputs };
     let differs = right.keys().any(|name| {
-        outputs.get(name).is_none_or(|result| judge::judge(&expectation, name, result, judge::Manner::Isolated).differs)
+        let judge = |result| judge::judge(setting, &expectation, name, result, judge::Manner::Isolated).differs;
+        outputs.get(name).is_none_or(judge)
     });
     if differs {
         Point::Wrong(
@@ -176,8 +184,8 @@ struct Term {
     values: Vec<i64>,
 }
 
-/// The simplest predicate that tells every tried point apart.
-fn predicate(model: &Model, axes: &[Axis], known: &BTreeMap<Vec<i64>, Point>) -> Option<String> {
+/// The simplest predicates that tell every tried point apart, one for each choice of what is compared.
+fn predicates(model: &Model, axes: &[Axis], known: &BTreeMap<Vec<i64>, Point>) -> Vec<String> {
     let points: Vec<(&Vec<i64>, bool)> = known
         .iter()
         .filter(|(_, state)| **state != Point::Impossible)
@@ -185,10 +193,10 @@ fn predicate(model: &Model, axes: &[Axis], known: &BTreeMap<Vec<i64>, Point>) ->
         .collect();
     let wrong = points.iter().filter(|(_, wrong)| *wrong).count();
     if wrong == 0 {
-        return None;
+        return Vec::new();
     }
     if wrong == points.len() {
-        return Some("true".into());
+        return vec!["true".into()];
     }
     let mut terms: Vec<Term> = axes
         .iter()
@@ -199,7 +207,7 @@ fn predicate(model: &Model, axes: &[Axis], known: &BTreeMap<Vec<i64>, Point>) ->
         })
         .collect();
     // Height times width, as compilers tile it; a side that is not varied is what the model has.
-    let dims = model.graph.inputs.first().and_then(|&id| model.graph.value(id).static_shape())?;
+    let dims = model.graph.inputs.first().and_then(|&id| model.graph.value(id).static_shape()).unwrap_or_default();
     if dims.len() == 4 && axes.iter().any(|axis| axis.axis >= 2) {
         let side = |at: &Vec<i64>, wanted: usize| {
             axes.iter().position(|axis| axis.axis == wanted).map_or(dims[wanted], |index| at[index])
@@ -209,8 +217,8 @@ fn predicate(model: &Model, axes: &[Axis], known: &BTreeMap<Vec<i64>, Point>) ->
             values: points.iter().map(|(at, _)| side(at, 2) * side(at, 3)).collect(),
         });
     }
-    let mut comparisons: Vec<(String, Vec<bool>)> = Vec::new();
-    for term in &terms {
+    let mut comparisons: Vec<(usize, String, Vec<bool>)> = Vec::new();
+    for (index, term) in terms.iter().enumerate() {
         let mut numbers = term.values.clone();
         numbers.sort_unstable();
         numbers.dedup();
@@ -219,23 +227,29 @@ fn predicate(model: &Model, axes: &[Axis], known: &BTreeMap<Vec<i64>, Point>) ->
             let tests: [(&str, Test); 3] = [(">=", |a, b| a >= b), ("<=", |a, b| a <= b), ("==", |a, b| a == b)];
             for (sign, test) in tests {
                 let holds = term.values.iter().map(|&value| test(value, number)).collect();
-                comparisons.push((format!("{} {sign} {number}", term.text), holds));
+                comparisons.push((index, format!("{} {sign} {number}", term.text), holds));
             }
         }
     }
     let exact =
         |holds: &dyn Fn(usize) -> bool| points.iter().enumerate().all(|(index, (_, wrong))| holds(index) == *wrong);
-    if let Some((text, _)) = comparisons.iter().find(|(_, holds)| exact(&|index| holds[index])) {
-        return Some(text.clone());
+    // One for each set of terms: several numbers may fit where not every size was tried.
+    let mut fitting: BTreeMap<Vec<usize>, String> = BTreeMap::new();
+    for (term, text, holds) in &comparisons {
+        if exact(&|index| holds[index]) {
+            fitting.entry(vec![*term]).or_insert_with(|| text.clone());
+        }
     }
-    for (first, a) in &comparisons {
-        for (second, b) in &comparisons {
-            if exact(&|index| a[index] && b[index]) {
-                return Some(format!("{first} && {second}"));
+    if fitting.is_empty() {
+        for (place, (first, text, a)) in comparisons.iter().enumerate() {
+            for (second, other, b) in &comparisons[place + 1..] {
+                if exact(&|index| a[index] && b[index]) {
+                    fitting.entry(vec![*first, *second]).or_insert_with(|| format!("{text} && {other}"));
+                }
             }
         }
     }
-    None
+    fitting.into_values().collect()
 }
 
 /// Rows for the first axis, columns for the second; a single axis is one row.

@@ -15,6 +15,7 @@
 pub mod manifest;
 mod write;
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
 pub use manifest::Manifest;
@@ -31,6 +32,11 @@ pub enum BundleError {
     Io { path: PathBuf, source: std::io::Error },
     #[error("{}: exists and is not a bundle that porter wrote, so it is not replaced; choose another folder with -o", path.display())]
     NotOurs { path: PathBuf },
+    #[error(
+        "{}: replacing this bundle would take away files that porter did not write: {files}. Move them away, or choose another folder with -o",
+        path.display()
+    )]
+    Foreign { path: PathBuf, files: String },
     #[error("{}: its manifest is broken: {problem}", path.display())]
     Manifest { path: PathBuf, problem: String },
     #[error(transparent)]
@@ -51,6 +57,30 @@ pub fn read(folder: &Path) -> Result<Manifest, BundleError> {
     let path = folder.join(MANIFEST);
     let text = std::fs::read_to_string(&path).map_err(|source| BundleError::io(&path, source))?;
     serde_json::from_str(&text).map_err(|error| BundleError::Manifest { path, problem: error.to_string() })
+}
+
+/// What stands in a bundle's folder and is not the bundle's: notes of its user, compiled parts. Sorted by name.
+///
+/// # Errors
+/// As [`read`], or the folder cannot be listed.
+pub fn foreign_files(folder: &Path) -> Result<Vec<String>, BundleError> {
+    let manifest = read(folder)?;
+    let own: HashSet<String> = own_files(&manifest).collect();
+    let entries = std::fs::read_dir(folder).map_err(|source| BundleError::io(folder, source))?;
+    let names = entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned());
+    let mut foreign: Vec<String> = names.filter(|name| !own.contains(name)).collect();
+    foreign.sort();
+    Ok(foreign)
+}
+
+/// Every name that a bundle with this manifest may have in its folder.
+fn own_files(manifest: &Manifest) -> impl Iterator<Item = String> {
+    let fixed = [MANIFEST, "report.md", "compile.sh"].map(String::from);
+    let parts = manifest.parts.iter().flat_map(|part| {
+        let data = format!("{}.data", part.file);
+        [part.file.clone(), data].into_iter().chain(part.lowered.iter().map(|form| form.file.clone()))
+    });
+    fixed.into_iter().chain(parts)
 }
 
 /// Whether a folder is a bundle.

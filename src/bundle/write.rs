@@ -4,14 +4,15 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::manifest::Part;
-use super::{BundleError, MANIFEST, Manifest, is_bundle};
+use super::{BundleError, MANIFEST, Manifest, foreign_files, is_bundle};
 use crate::graph::Model;
 use crate::onnx;
+use crate::scratch::{self, ScratchFolder};
 
 /// A bundle in the making. Dropped before it is finished, it leaves nothing behind.
 pub struct Draft {
     place: PathBuf,
-    scratch: tempfile::TempDir,
+    scratch: ScratchFolder,
     inside: PathBuf,
 }
 
@@ -36,10 +37,7 @@ impl Draft {
         refuse_foreign(place)?;
         let parent = parent_of(place);
         fs::create_dir_all(&parent).map_err(|source| BundleError::io(&parent, source))?;
-        let scratch = tempfile::Builder::new()
-            .prefix(".porter-")
-            .tempdir_in(&parent)
-            .map_err(|source| BundleError::io(&parent, source))?;
+        let scratch = ScratchFolder::new_in(&parent).map_err(|source| BundleError::io(&parent, source))?;
         let inside = scratch.path().join("bundle"); // one deeper, made with the user's own permissions
         fs::create_dir(&inside).map_err(|source| BundleError::io(&inside, source))?;
         Ok(Self { place: place.to_path_buf(), scratch, inside })
@@ -103,16 +101,26 @@ fn refuse_foreign(place: &Path) -> Result<(), BundleError> {
     let empty = || fs::read_dir(place).is_ok_and(|mut entries| entries.next().is_none());
     match fs::symlink_metadata(place) {
         Err(_) => Ok(()),
-        Ok(_) if is_bundle(place) || empty() => Ok(()),
+        Ok(_) if is_bundle(place) => match foreign_files(place)? {
+            files if files.is_empty() => Ok(()),
+            files => Err(BundleError::Foreign { path: place.to_path_buf(), files: files.join(", ") }),
+        },
+        Ok(_) if empty() => Ok(()),
         Ok(_) => Err(BundleError::NotOurs { path: place.to_path_buf() }),
     }
 }
 
-/// Renames the new folder into place; an old one is moved aside first and only removed once the new one stands.
+/// Puts the new folder in its place. Where the system can exchange two folders in one step, there is never a moment without
+/// a bundle, and the old one goes away with the draft.
 fn replace(new: &Path, place: &Path) -> std::io::Result<()> {
     if fs::symlink_metadata(place).is_err() {
         return fs::rename(new, place);
     }
+    scratch::undisturbed(|| scratch::exchange(new, place).or_else(|_| replace_in_steps(new, place)))
+}
+
+/// An old bundle is moved aside first, and only removed once the new one stands.
+fn replace_in_steps(new: &Path, place: &Path) -> std::io::Result<()> {
     let aside = tempfile::Builder::new().prefix(".porter-old-").tempdir_in(parent_of(place))?;
     let old = aside.path().join("bundle");
     fs::rename(place, &old)?;

@@ -1,5 +1,6 @@
 //! `porter bench`: how fast a model or a bundle is on one target or several.
 
+use std::io::Write;
 use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 use std::time::Instant;
@@ -7,7 +8,8 @@ use std::time::Instant;
 use serde::Serialize;
 
 use super::run::{input_failure, program_failure, reach_failure, run_failure};
-use super::{Failure, Outcome, progress::Progress, screen};
+use super::worker::own_output;
+use super::{Failure, Outcome, limits::Limits, progress::Progress, screen};
 use crate::bench::{self, Case, Measured, Row};
 use crate::graph::freeze::Freeze;
 use crate::inputs::{self, Plan};
@@ -35,6 +37,8 @@ struct Common {
     /// Run ONNX Runtime behind the worker protocol as well, as other targets are
     #[arg(long)]
     isolate: bool,
+    #[command(flatten)]
+    limits: Limits,
     /// Runs that are not measured, before the first that is
     #[arg(long, default_value_t = 2, value_name = "N")]
     warm_up: usize,
@@ -109,16 +113,11 @@ impl Common {
         let target = target.map(str::to_string);
         let stand_in =
             target.clone().filter(|target| program.target.as_ref().is_some_and(|(made_for, _)| made_for != target));
-        Choice {
-            target: target.filter(|_| stand_in.is_none()),
-            stand_in,
-            options: reach::Options {
-                device: self.device.clone(),
-                threads: self.threads.unwrap_or(0),
-                ..Default::default()
-            },
-            isolate: self.isolate,
-        }
+        let mut options =
+            reach::Options { device: self.device.clone(), threads: self.threads.unwrap_or(0), ..Default::default() };
+        self.limits.apply(&mut options);
+        let isolate = self.isolate || self.limits.any();
+        Choice { target: target.filter(|_| stand_in.is_none()), stand_in, options, isolate }
     }
 }
 
@@ -190,7 +189,7 @@ pub fn run(args: Args) -> Outcome {
     }
     for row in rows.iter().filter(|row| row.error.is_some()) {
         let error = row.error.as_deref().unwrap_or_default();
-        eprintln!("error: {}, batch {}, jobs {}: {error}", row.case.target, row.case.batch, row.case.jobs);
+        screen::note(&format!("error: {}, batch {}, jobs {}: {error}", row.case.target, row.case.batch, row.case.jobs));
     }
     Ok(ExitCode::from(rows.iter().map(|row| row.exit).max().unwrap_or(0)))
 }
@@ -224,12 +223,14 @@ fn case_command(porter: &std::path::Path, args: &Args, case: &Case) -> Command {
     if common.isolate {
         command.arg("--isolate");
     }
+    command.args(common.limits.arguments());
     command.args(["--warm-up", &common.warm_up.to_string()]);
     command
 }
 
 /// Runs one case: says when it is ready, and then answers requests.
 pub fn run_case(args: CaseArgs) -> Outcome {
+    let mut output = own_output().map_err(|error| Failure::environment(format!("standard output: {error}")))?;
     let common = &args.common;
     let free = common.open(None)?.batch().is_none() && !common.model.is_dir();
     let program = common.open(free.then_some(args.batch as i64))?;
@@ -251,8 +252,9 @@ pub fn run_case(args: CaseArgs) -> Outcome {
         }
     }
     let ready = Measured { engine: crew.labels().join(", "), compile_seconds };
-    screen::println(&serde_json::to_string(&ready).map_err(Failure::environment)?);
-    let outcome = bench::serve(&mut lines, &feed.tensors, std::io::stdin().lock(), std::io::stdout().lock());
+    let ready = serde_json::to_string(&ready).map_err(Failure::environment)?;
+    writeln!(output, "{ready}").and_then(|()| output.flush()).map_err(Failure::environment)?;
+    let outcome = bench::serve(&mut lines, &feed.tensors, std::io::stdin().lock(), output);
     outcome.map_err(|error: RunError| run_failure(error))?;
     Ok(ExitCode::SUCCESS)
 }

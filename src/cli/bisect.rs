@@ -5,11 +5,16 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use super::{Failure, Outcome, progress::Progress, screen, sizes::Sizes};
+use crate::bisect::prepared::{Parts, bisect_parts};
+use crate::bisect::reduce::reduce;
 use crate::bisect::report::{Fault, Kind, Report, Verdict};
-use crate::bisect::{self, BisectError, Options, Suspect, heal, repro};
+use crate::bisect::{self, BisectError, Options, Suspect, heal, html, repro};
+use crate::engine::Tensors;
+use crate::inputs::{self, Plan, Wanted};
+use crate::prepare;
 use crate::reach::{self, ReachError};
 use crate::rewrite::RuleSet;
-use crate::target::TargetSet;
+use crate::target::{Facts, TargetSet};
 
 /// Find the nodes at which a target goes wrong, and prove it
 ///
@@ -18,7 +23,7 @@ use crate::target::TargetSet;
 /// on its own, and named. Exit code 0: healthy; 1: faulty; 4: a limit was reached before an answer.
 #[derive(clap::Args)]
 pub struct Args {
-    /// The model (.onnx; a stripped one is filled)
+    /// The model (.onnx; a stripped one is filled), or the folder of a bundle
     model: PathBuf,
     /// The target: a name, ort, tract, worker:"COMMAND", or faulty:N1 for a simulated fault
     #[arg(short, long)]
@@ -26,6 +31,13 @@ pub struct Args {
     /// What is right
     #[arg(long, default_value = "ort:off", value_name = "TARGET")]
     reference: String,
+    /// Your own inputs in place of made-up ones: npz, npy, safetensors, pictures, a folder or glob of them; NAME=FILE for
+    /// one input of several
+    #[arg(long = "input", value_name = "FILES")]
+    inputs: Vec<String>,
+    /// Prepare the model for the target first, and test what comes of it
+    #[arg(long)]
+    prepared: bool,
     /// How many sets of inputs to make up
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u8).range(1..=16), value_name = "N")]
     samples: u8,
@@ -40,7 +52,7 @@ pub struct Args {
     /// Probes at a time
     #[arg(long, default_value_t = 1, value_name = "N")]
     jobs: usize,
-    /// The most models that the target is to compile
+    /// The most models that the target is to compile while searching; the proof of each fault takes another
     #[arg(long, value_name = "N")]
     max_probes: Option<usize>,
     /// The longest that the search may take, in seconds
@@ -92,7 +104,8 @@ pub fn run(args: Args) -> Outcome {
     let reference = reach::open(&args.reference, &targets, &reach::Options { isolate: false, ..Default::default() })
         .map_err(reach_failure)?;
     progress.step("reading");
-    let model = crate::load(&args.model)?;
+    let file = args.model.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    let tested = tested(&args, &file, &reached, &progress)?;
     let versioned = !reached.engine.version().is_empty() || reached.simulated || reached.engine.name() == "tract";
     let options = Options {
         sizes: args.sizes.freeze(),
@@ -102,6 +115,7 @@ pub fn run(args: Args) -> Outcome {
         time_limit: args.time_limit.map(|limit| seconds(limit, "time-limit")).transpose()?,
         cache: if args.no_cache { None } else { args.cache.clone().or_else(cache_folder) },
         recall: args.resume || versioned,
+        inputs: given(&args, &tested)?,
         ..Default::default()
     };
     let suspect = Suspect {
@@ -110,22 +124,38 @@ pub fn run(args: Args) -> Outcome {
         simulated: reached.simulated,
         target: reached.target.as_ref(),
     };
-    let file = args.model.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-    let found =
-        bisect::bisect(&model, &file, reference.engine.as_ref(), &suspect, &options, &|step| progress.step(step));
-    let (mut report, proofs) = found.map_err(|error| failure(&args.model, error))?;
+    let step = |step: &str| progress.step(step);
+    let found = match &tested {
+        Tested::Model(model) => bisect::bisect(model, &file, reference.engine.as_ref(), &suspect, &options, &step),
+        Tested::Parts(parts) => bisect_parts(parts, &file, reference.engine.as_ref(), &suspect, &options, &step),
+    };
+    let (mut report, mut proofs) = found.map_err(|error| failure(&args.model, error))?;
     report.target_spec = args.target.clone();
     if args.heal && !report.faults.is_empty() {
         progress.step("healing");
-        heal_all(&args, &model, &mut report, &proofs, reference.engine.as_ref(), &suspect, &options)?;
+        match &tested {
+            Tested::Model(model) => {
+                heal_all(&args, model, &mut report, &proofs, reference.engine.as_ref(), &suspect, &options)?;
+            }
+            Tested::Parts(_) => report.notes.push("--heal takes the model itself, without --prepared".into()),
+        }
     }
     if let Some(folder) = &args.output {
+        progress.step("writing");
+        for proof in &mut proofs {
+            let fault = &report.faults[proof.fault];
+            let failed =
+                matches!(fault.kind, Kind::CompileError | Kind::Crash).then(|| fault.code.as_deref()).flatten();
+            if failed.is_some() || matches!(fault.kind, Kind::WrongValues | Kind::Nan) {
+                reduce(proof, failed, reference.engine.as_ref(), &suspect);
+            }
+        }
         for proof in &proofs {
             let fault = report.faults[proof.fault].clone();
             let path = repro::write(folder, proof.fault + 1, &report, &fault, proof).map_err(Failure::environment)?;
             report.faults[proof.fault].repro = Some(path.display().to_string());
         }
-        write_report(folder, &report)?;
+        write_report(folder, &report, &proofs)?;
     }
     progress.done();
     if args.json {
@@ -170,11 +200,75 @@ fn heal_all(
     Ok(())
 }
 
-fn write_report(folder: &Path, report: &Report) -> Result<(), Failure> {
+/// What is tested.
+enum Tested {
+    Model(crate::graph::Model),
+    Parts(Parts),
+}
+
+/// The model, a bundle's parts, or what prepare makes of the model.
+fn tested(args: &Args, file: &str, reached: &reach::Reached, progress: &Progress) -> Result<Tested, Failure> {
+    if args.model.is_dir() {
+        return Ok(Tested::Parts(Parts::open(&args.model).map_err(Failure::input)?));
+    }
+    let model = crate::load(&args.model)?;
+    if !args.prepared {
+        return Ok(Tested::Model(model));
+    }
+    let Some(target) = &reached.target else {
+        return Err(Failure::input(format!("--prepared needs a target file, and {} has none", args.target))
+            .help("`porter targets` lists those that there are"));
+    };
+    progress.step("preparing");
+    let options = prepare::Options {
+        device: args.device.clone(),
+        toolchain: args.toolchain.clone(),
+        freeze: args.sizes.freeze(),
+        ..Default::default()
+    };
+    let step = |step: &str| progress.step(step);
+    let made = prepare::prepare(model, file, target, &RuleSet::shipped(), &options, &step);
+    let made = made.map_err(|error| Failure::input(format!("{}: {error}", args.model.display())))?;
+    // A 16-bit type's own rounding would hide small faults, so the parts are tested as they were before.
+    let models = if made.float32_parts.is_empty() { made.parts } else { made.float32_parts };
+    Ok(Tested::Parts(Parts { manifest: made.manifest, models }))
+}
+
+/// The inputs that the user gave, a set for each run they make.
+fn given(args: &Args, tested: &Tested) -> Result<Vec<Tensors>, Failure> {
+    if args.inputs.is_empty() {
+        return Ok(Vec::new());
+    }
+    let (wanted, models) = match tested {
+        Tested::Model(model) => (Wanted::by(model), std::slice::from_ref(model)),
+        Tested::Parts(parts) => {
+            let first = parts.models.first().cloned().unwrap_or_default();
+            (Wanted::listed(&parts.manifest.inputs, Facts::of(&first)), parts.models.as_slice())
+        }
+    };
+    let names: Vec<&str> = wanted.slots.iter().map(|slot| slot.name.as_str()).collect();
+    let files = args.inputs.iter().map(|text| inputs::expand(text, &names)).collect::<Result<Vec<_>, _>>();
+    let batch = args.sizes.freeze().batch.and_then(|batch| usize::try_from(batch).ok());
+    let options = inputs::Options { seed: Some(0), batch };
+    let plan = Plan::new(&wanted, &files.map_err(Failure::input)?, &options).map_err(Failure::input)?;
+    let load = |run: usize| {
+        let feed = plan.load(run, models, false).map_err(Failure::input)?;
+        feed.warnings.iter().for_each(|said| eprintln!("warning: {said}"));
+        Ok(feed.tensors)
+    };
+    // Every set is tried on every node: more than a few say nothing new.
+    (0..plan.runs().min(MOST_INPUTS)).map(load).collect()
+}
+
+/// The most sets of inputs that are taken of what was given.
+const MOST_INPUTS: usize = 16;
+
+fn write_report(folder: &Path, report: &Report, proofs: &[bisect::Proof]) -> Result<(), Failure> {
     let failed = |error: std::io::Error| Failure::environment(format!("{}: {error}", folder.display()));
     std::fs::create_dir_all(folder).map_err(failed)?;
     let text = serde_json::to_string_pretty(report).unwrap_or_default();
-    std::fs::write(folder.join("report.json"), text + "\n").map_err(failed)
+    std::fs::write(folder.join("report.json"), text + "\n").map_err(failed)?;
+    std::fs::write(folder.join("report.html"), html::html(report, proofs, &sentences)).map_err(failed)
 }
 
 /// `PORTER_HOME/probes`, or a folder in the user's cache.
@@ -297,6 +391,9 @@ fn sentences(fault: &Fault) -> Vec<String> {
             "Cosine {:.4}, {:.4} in the worst channel; off by {:.2e} where noise explains {:.0e}.",
             metrics.cosine, metrics.worst_cosine, metrics.max_abs, metrics.expected
         ));
+    }
+    if let Some((reference, own)) = fault.from_exact {
+        said.push(format!("Float64 was asked: the reference is {reference:.1e} from it, the target {own:.1e}."));
     }
     if fault.fused {
         said.push("Each node alone is right: it shows only while they are compiled together.".into());

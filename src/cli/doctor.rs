@@ -7,9 +7,11 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::{Failure, Outcome, screen};
-use crate::engine::{EngineError, neuron};
+use crate::engine::{Engine, EngineError, Tensors, neuron};
+use crate::onnx::Tensor;
 use crate::reach::{self, ReachError};
 use crate::target::{Reach, Target, TargetSet};
+use crate::text;
 
 /// Show for every target whether it is ready, or what is missing and the command that gets it
 #[derive(clap::Args)]
@@ -61,7 +63,7 @@ pub fn run(args: Args) -> Outcome {
     if args.json {
         screen::json(&findings);
     } else {
-        findings.iter().for_each(|finding| screen::println(&text(finding)));
+        findings.iter().for_each(|finding| screen::println(&line(finding)));
     }
     let lacking = !args.names.is_empty() && findings.iter().any(|finding| !finding.ready);
     Ok(if lacking { ExitCode::from(3) } else { ExitCode::SUCCESS })
@@ -82,7 +84,13 @@ fn examine(target: &Target, set: &TargetSet) -> Finding {
     match reach::open(&target.name, set, &options) {
         Ok(reached) => {
             let version = reached.engine.version();
-            finding(Some(if version.is_empty() { "built in".into() } else { version }), None, None)
+            let version = if version.is_empty() { "built in".into() } else { version };
+            match computes(reached.engine.as_ref()) {
+                Ok(()) => finding(Some(version), None, None),
+                Err(problem) => {
+                    finding(None, Some(format!("{version} is there and does not compute: {problem}")), None)
+                }
+            }
         }
         Err(ReachError::Engine(EngineError::Absent { problem, fix, .. })) => finding(None, Some(problem), Some(fix)),
         Err(ReachError::NoEngine { .. }) => match &target.reach {
@@ -102,7 +110,21 @@ fn examine(target: &Target, set: &TargetSet) -> Finding {
     }
 }
 
-fn text(finding: &Finding) -> String {
+/// Whether an engine really computes: a library that loads may still lack its device.
+fn computes(engine: &dyn Engine) -> Result<(), String> {
+    let model =
+        text::parse_model("(float[1,4] x) => (float[1,4] y) { y = Relu (x) }").map_err(|error| error.to_string())?;
+    let inputs = Tensors::from_iter([("x".to_string(), Tensor::from_f32("x", &[1, 4], &[-1.0, 0.0, 0.5, 2.0]))]);
+    let outputs =
+        engine.compile(&model).and_then(|mut session| session.run(&inputs)).map_err(|error| error.to_string())?;
+    let near = |(&found, wanted): (&f32, f32)| (found - wanted).abs() <= wanted / 100.0; // some compute in 16 bits
+    match outputs.get("y").and_then(|y| y.to_f32s().ok()) {
+        Some(values) if values.len() == 4 && values.iter().zip([0.0, 0.0, 0.5, 2.0]).all(near) => Ok(()),
+        other => Err(format!("Relu of -1, 0, 0.5, 2 came back as {other:?}")),
+    }
+}
+
+fn line(finding: &Finding) -> String {
     let name = &finding.target;
     let note = finding.note.map(|note| format!("\n{:<10}          {note}", "")).unwrap_or_default();
     match (&finding.version, &finding.problem) {

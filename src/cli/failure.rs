@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use miette::{Diagnostic, GraphicalReportHandler, GraphicalTheme};
+use serde_json::json;
 
 use super::screen;
 
@@ -11,6 +12,8 @@ use super::screen;
 pub struct Failure {
     code: u8,
     report: miette::Report,
+    /// The file that is at fault, with the place in it where one is known.
+    place: Option<String>,
 }
 
 /// A message with an optional next step.
@@ -25,7 +28,7 @@ struct Plain {
 impl Failure {
     fn plain(code: u8, message: impl std::fmt::Display, help: Option<&str>) -> Self {
         let plain = Plain { message: message.to_string(), help: help.map(str::to_string) };
-        Self { code, report: miette::Report::new(plain) }
+        Self { code, report: miette::Report::new(plain), place: None }
     }
 
     /// The check failed: exit code 1.
@@ -40,7 +43,9 @@ impl Failure {
 
     /// Bad input that brings its own report, with the place underlined: exit code 2.
     pub fn diagnostic(diagnostic: impl Diagnostic + Send + Sync + 'static) -> Self {
-        Self { code: 2, report: miette::Report::new(diagnostic) }
+        let report = miette::Report::new(diagnostic);
+        let place = underlined(report.as_ref());
+        Self { code: 2, report, place }
     }
 
     /// Something is missing around porter: exit code 3.
@@ -50,41 +55,63 @@ impl Failure {
 
     /// The same failure with the next step said.
     pub fn help(self, help: impl std::fmt::Display) -> Self {
-        Self::plain(self.code, self.report, Some(&help.to_string()))
+        Self { place: self.place, ..Self::plain(self.code, self.report, Some(&help.to_string())) }
     }
 
-    /// Prints the failure to standard error and gives its exit code.
-    pub fn show(self) -> ExitCode {
+    /// The same failure with the file at fault, for those who read it as JSON.
+    pub fn at(self, place: impl std::fmt::Display) -> Self {
+        Self { place: Some(place.to_string()), ..self }
+    }
+
+    /// Tells the failure and gives its exit code: to standard error, and, where JSON was asked for, as one document on
+    /// standard output.
+    pub fn show(self, as_json: bool) -> ExitCode {
+        let diagnostic: &dyn Diagnostic = self.report.as_ref();
+        let help = diagnostic.help().map(|help| help.to_string());
+        if as_json {
+            screen::json(&json!({ "error": {
+                "message": self.report.to_string(),
+                "place": self.place,
+                "help": help,
+                "code": self.code,
+            }}));
+        }
         let theme =
             if screen::stderr_has_colour() { GraphicalTheme::unicode() } else { GraphicalTheme::unicode_nocolor() };
         let handler = GraphicalReportHandler::new_themed(theme).with_width(100).without_cause_chain();
         let mut text = String::new();
-        let diagnostic: &dyn Diagnostic = self.report.as_ref();
-        if diagnostic.source_code().is_none() {
+        if diagnostic.source_code().is_some() && handler.render_report(&mut text, diagnostic).is_ok() {
+            screen::coloured_note(&text);
+        } else {
             // Nothing to underline: a plain line reads better than a drawing around it, and scripts can grep it.
-            text = format!("error: {}\n", self.report);
-            if let Some(help) = diagnostic.help() {
-                text.push_str(&format!("  help: {help}\n"));
-            }
-        } else if handler.render_report(&mut text, diagnostic).is_err() {
-            text = format!("error: {}\n", self.report);
+            let help = help.map(|help| format!("\n  help: {help}")).unwrap_or_default();
+            screen::note(&format!("error: {}{help}", self.report));
         }
-        eprint!("{text}");
         ExitCode::from(self.code)
     }
+}
+
+/// `rules/mine.yaml:3`: the file and line that a report underlines.
+fn underlined(diagnostic: &dyn Diagnostic) -> Option<String> {
+    let (source, label) = (diagnostic.source_code()?, diagnostic.labels()?.next());
+    let span = label.map_or_else(|| (0, 0).into(), |label| *label.inner());
+    let contents = source.read_span(&span, 0, 0).ok()?;
+    let name = contents.name()?;
+    Some(if diagnostic.labels().is_some() { format!("{name}:{}", contents.line() + 1) } else { name.to_string() })
 }
 
 impl From<crate::onnx::OnnxError> for Failure {
     fn from(error: crate::onnx::OnnxError) -> Self {
         use std::io::ErrorKind::{OutOfMemory, QuotaExceeded, StorageFull};
-        // Names come from the file: one with a line break or a terminal's control sequence is shown as it is spelled.
-        let spelled = |c: char| if c.is_control() { c.escape_default().to_string() } else { c.to_string() };
-        let told: String = error.to_string().chars().map(spelled).collect();
+        let inside = error.problem.place().map(|place| format!(": {place}")).unwrap_or_default();
+        let place = format!("{}{inside}", error.file.display());
+        // Names come from the file: one with a line break would make two lines of one.
+        let told = screen::one_line(&error.to_string());
         match &error.problem {
             crate::onnx::Problem::Io(io) if matches!(io.kind(), StorageFull | QuotaExceeded | OutOfMemory) => {
-                Self::environment(told)
+                Self::environment(told).at(place)
             }
-            _ => Self::input(told),
+            _ => Self::input(told).at(place),
         }
     }
 }

@@ -1,9 +1,9 @@
 //! `porter hydrate`: a stripped model with values in its weights again.
 
-use std::path::PathBuf;
 use std::process::ExitCode;
 
-use super::{Outcome, screen};
+use super::Outcome;
+use super::convert::Files;
 use crate::onnx;
 
 /// Fill the weights of a stripped model with the values that its recipes say
@@ -11,26 +11,15 @@ use crate::onnx;
 /// porter takes stripped models everywhere; hydrate them for other tools.
 #[derive(clap::Args)]
 pub struct Args {
-    /// The stripped model
-    model: PathBuf,
-    /// Where to write the filled model
-    #[arg(short, long, value_name = "FILE")]
-    output: PathBuf,
-    /// Print one JSON document and nothing else on standard output
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    files: Files,
 }
 
 /// Runs the command.
-pub fn run(args: Args) -> Outcome {
-    let model = crate::load_messages(&args.model)?;
+pub fn run(Args { files }: Args) -> Outcome {
+    let model = crate::load_messages(&files.model)?;
     let filled = onnx::fill::count(&model);
-    onnx::write(&args.output, &model)?; // recipes are drawn while they are written
-    if args.json {
-        screen::json(&serde_json::json!({ "output": args.output.display().to_string(), "filled": filled }));
-    } else {
-        let size = std::fs::metadata(&args.output).map(|m| m.len() as usize).unwrap_or_default();
-        screen::println(&format!("filled {filled} tensors -> {} ({})", args.output.display(), screen::bytes(size)));
-    }
+    // Recipes are drawn while they are written.
+    files.write(&model, &format!("filled {filled} tensors"), serde_json::json!({ "filled": filled }))?;
     Ok(ExitCode::SUCCESS)
 }

@@ -5,10 +5,11 @@ use std::process::ExitCode;
 
 use serde::Serialize;
 
-use super::{Failure, Outcome, screen, sizes::Sizes};
-use crate::graph::{fold, freeze};
+use super::{Failure, Outcome, screen, sizes::Sizes, targets};
+use crate::graph::fold;
+use crate::graph::freeze::{self, Freeze};
 use crate::inspect::{Facts, inspect, table};
-use crate::target::{QuirkHit, TargetSet, assess};
+use crate::target::{QuirkHit, assess};
 
 /// Show what a model is: inputs, outputs, operators, weights, work, layers, and what a target would not take
 ///
@@ -37,6 +38,9 @@ pub struct Args {
     json: bool,
 }
 
+/// The most reasons that the screen shows.
+const REASONS: usize = 12;
+
 #[derive(Serialize)]
 struct Document {
     file: String,
@@ -52,6 +56,8 @@ struct Findings {
     name: String,
     device: String,
     toolchain: String,
+    /// Sizes that were assumed because the target needs them and nobody gave them.
+    assumed: Vec<String>,
     /// Nodes that it does not run, with the reason; constants and shape arithmetic folded before.
     refused: Vec<Refused>,
     quirks: Vec<QuirkHit>,
@@ -68,17 +74,29 @@ struct Refused {
 pub fn run(args: Args) -> Outcome {
     let mut model = crate::load(&args.model)?;
     let shown = args.model.display();
-    let refused = |error: crate::graph::GraphError| Failure::input(format!("{shown}: {error}"));
+    let refused = |error: crate::graph::GraphError| {
+        Failure::input(screen::one_line(&format!("{shown}: {error}"))).at(shown.to_string())
+    };
     freeze::freeze(&mut model, &args.sizes.freeze()).map_err(refused)?;
     let facts = inspect(&mut model).map_err(refused)?;
     let mut findings = None;
     if let Some(name) = &args.target {
-        let set = match &args.targets {
-            Some(path) => TargetSet::load(path).map_err(Failure::diagnostic)?,
-            None => TargetSet::shipped(),
-        };
+        let set = targets::load(args.targets.as_deref())?;
         let target = set.get(name).map_err(Failure::diagnostic)?;
         let setting = target.setting(args.device.as_deref(), args.toolchain.as_deref()).map_err(Failure::diagnostic)?;
+        // A target that needs every size would refuse every node for the same reason.
+        let mut assumed = Vec::new();
+        if let Some(rule) = &target.static_shapes {
+            let mut sized = model.clone();
+            if let Ok(said) = freeze::settle(&mut sized, &Freeze::default())
+                && !said.is_empty()
+                && crate::graph::shapes::infer(&mut sized).is_ok()
+            {
+                assumed.push(format!("it needs every size: {}", rule.reason));
+                assumed.extend(said);
+                model = sized;
+            }
+        }
         fold::fold_constants(&mut model).map_err(refused)?;
         let assessment = assess(&model, target, &setting);
         let refused = assessment.refused().map(|(id, refusal)| Refused {
@@ -90,6 +108,7 @@ pub fn run(args: Args) -> Outcome {
             name: name.clone(),
             device: setting.device.name.clone(),
             toolchain: setting.toolchain.clone(),
+            assumed,
             refused: refused.collect(),
             quirks: assessment.quirks.clone(),
         });
@@ -112,23 +131,44 @@ impl Findings {
         let mut title = vec![self.name.clone()];
         title.extend(place.cloned());
         let mut lines = vec![format!("on {}", title.join(" "))];
+        lines.extend(self.assumed.iter().map(|said| format!("  assumed     {said}")));
         if self.refused.is_empty() {
             lines.push("  every node runs there".into());
         }
-        // One line a reason, with the nodes that it holds for.
-        let mut reasons: indexmap::IndexMap<&str, Vec<&str>> = indexmap::IndexMap::new();
+        // One line a reason, with the nodes that it holds for; reasons that differ in a shape or a number alone are one.
+        let mut reasons: indexmap::IndexMap<String, (&str, Vec<&str>)> = indexmap::IndexMap::new();
         for refused in &self.refused {
-            reasons.entry(&refused.reason).or_default().push(&refused.node);
+            let kind = format!("{} {}", refused.operator, without_numbers(&refused.reason));
+            reasons.entry(kind).or_insert_with(|| (&refused.reason, Vec::new())).1.push(&refused.node);
         }
-        for (reason, nodes) in reasons {
+        let more = reasons.len().saturating_sub(REASONS);
+        for (reason, nodes) in reasons.values().take(REASONS) {
             lines.push(format!("  not taken   {reason}"));
-            lines.extend(table::list(&nodes));
+            lines.extend(table::list(nodes));
+        }
+        if more > 0 {
+            lines.push(format!("  not taken   for {more} more reasons; --json shows them"));
         }
         for quirk in &self.quirks {
             lines.push(format!("  {:<11} {} ({})", quirk.id, quirk.what.trim(), quirk.reference));
             let nodes: Vec<&str> = quirk.nodes.iter().map(String::as_str).collect();
             lines.extend(table::list(&nodes));
         }
-        lines.join("\n")
+        lines.iter().map(|line| screen::one_line(line)).collect::<Vec<_>>().join("\n")
     }
+}
+
+/// What stays of a reason when brackets with sizes and numbers are taken out of it.
+fn without_numbers(reason: &str) -> String {
+    let mut depth = 0;
+    let mut kept = String::new();
+    for c in reason.chars() {
+        match c {
+            '[' => depth += 1,
+            ']' => depth -= 1,
+            _ if depth > 0 || c.is_ascii_digit() => {}
+            _ => kept.push(c),
+        }
+    }
+    kept
 }

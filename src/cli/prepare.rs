@@ -4,13 +4,12 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Instant;
 
-use super::{Failure, Outcome, progress::Progress, screen, sizes::Sizes};
+use super::{Failure, Outcome, progress::Progress, rules, screen, sizes::Sizes, targets};
 use crate::bundle::{BundleError, Draft, Manifest, TextFile};
 use crate::lower::Weights;
 use crate::onnx::{DType, ModelFile};
 use crate::prepare::{self, Options, PrepareError, Prepared, check, report};
-use crate::rewrite::RuleSet;
-use crate::target::{Head, TargetSet};
+use crate::target::Head;
 
 /// Make a model ready for a target: rewrite, choose element types, cut, check, and write a bundle
 ///
@@ -80,15 +79,9 @@ pub fn run(args: Args) -> Outcome {
         let file = file.clone();
         move || file.sha256()
     });
-    let targets = match &args.targets {
-        Some(path) => TargetSet::load(path).map_err(Failure::diagnostic)?,
-        None => TargetSet::shipped(),
-    };
+    let targets = targets::load(args.targets.as_deref())?;
     let target = targets.get(&args.target).map_err(Failure::diagnostic)?;
-    let rules = match &args.rules {
-        Some(folder) => RuleSet::load(folder).map_err(Failure::diagnostic)?,
-        None => RuleSet::shipped(),
-    };
+    let rules = rules::load(args.rules.as_deref())?;
     let options = Options {
         device: args.device.clone(),
         toolchain: args.toolchain.clone(),
@@ -118,10 +111,12 @@ pub fn run(args: Args) -> Outcome {
         let outcome =
             check::check(&prepared, &parts.map_err(bundle_failure)?).map_err(|error| failure(&args.model, error))?;
         if !outcome.passed {
-            return Err(Failure::check(format!("{}: {}", args.model.display(), outcome.story)).help(
-                "nothing was written; `--dtype float32` tells whether the element type is at fault, \
+            return Err(Failure::check(format!("{}: {}", args.model.display(), outcome.story))
+                .at(args.model.display())
+                .help(
+                    "nothing was written; `--dtype float32` tells whether the element type is at fault, \
                  `--no-check --explain` shows what was changed",
-            ));
+                ));
         }
         prepared.manifest.check = serde_json::to_value(&outcome).ok();
         if outcome.status == "not-run" {
@@ -130,6 +125,10 @@ pub fn run(args: Args) -> Outcome {
                 *passed = serde_json::Value::Null;
             }
             prepared.warnings.push(format!("the bundle was not run against the model: {}", outcome.story));
+        }
+        if outcome.status != "not-run" && !outcome.refused.is_empty() {
+            let refused = outcome.refused.join("; ");
+            prepared.warnings.push(format!("model and bundle were compared on {} alone: {refused}", outcome.engine));
         }
         checked = Some(outcome);
     }
@@ -141,12 +140,12 @@ pub fn run(args: Args) -> Outcome {
     progress.done();
     if args.json {
         screen::json(&prepared.manifest);
-        prepared.manifest.assumed.iter().for_each(|said| eprintln!("warning: {said}"));
+        prepared.manifest.assumed.iter().for_each(|said| screen::note(&format!("warning: {said}")));
     } else {
         summary(&args, &folder, &prepared, checked.as_ref(), start);
     }
     for warning in &prepared.warnings {
-        eprintln!("warning: {warning}");
+        screen::note(&format!("warning: {warning}"));
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -154,6 +153,11 @@ pub fn run(args: Args) -> Outcome {
 fn bundle_failure(error: BundleError) -> Failure {
     match error {
         BundleError::Io { .. } => Failure::environment(error),
+        BundleError::Onnx(error) => Failure::from(error),
+        BundleError::NotOurs { ref path } | BundleError::Foreign { ref path, .. } => {
+            let place = path.display().to_string();
+            Failure::input(error).at(place)
+        }
         _ => Failure::input(error),
     }
 }
@@ -165,13 +169,14 @@ fn default_folder(model: &Path, target: &str) -> PathBuf {
 }
 
 fn failure(model: &Path, error: PrepareError) -> Failure {
+    let place = model.display();
     match error {
-        error @ PrepareError::Disproved { .. } => Failure::check(format!("{}: {error}", model.display())),
+        error @ PrepareError::Disproved { .. } => Failure::check(format!("{place}: {error}")).at(place),
         PrepareError::Target(error) => Failure::diagnostic(error),
         PrepareError::Engine(error) if error.is_absence() => {
             Failure::environment(error).help("`--no-check` writes the bundle without running it")
         }
-        error => Failure::input(format!("{}: {error}", model.display())),
+        error => Failure::input(screen::one_line(&format!("{place}: {error}"))).at(place),
     }
 }
 
@@ -248,10 +253,11 @@ fn describe(prepared: &Prepared) -> String {
     words.join(", ")
 }
 
-/// `, answers N1, N3` for a rule that known faults call for.
+/// `, answers N1 at 3 nodes, N3 at 1` for a rule that known faults call for.
 fn answers(m: &Manifest, rule: &str) -> String {
-    let ids: Vec<&str> = m.quirks.iter().filter(|q| q.answer.as_deref() == Some(rule)).map(|q| q.id.as_str()).collect();
-    if ids.is_empty() { String::new() } else { format!(", answers {}", ids.join(", ")) }
+    let answered = m.quirks.iter().filter(|quirk| quirk.answer.as_deref() == Some(rule));
+    let told: Vec<String> = answered.map(|quirk| format!("{} at {}", quirk.id, quirk.nodes.len())).collect();
+    if told.is_empty() { String::new() } else { format!(", answers {}", told.join(", ")) }
 }
 
 /// The operators that were refused, each once, with the reason.

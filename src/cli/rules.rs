@@ -1,6 +1,6 @@
 //! `porter rules`: the rewrite rules, shown and tested.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use serde_json::json;
@@ -50,12 +50,14 @@ impl From<RuleSetError> for Failure {
     }
 }
 
+/// The rules of a folder over those that ship, as `--rules` says.
+pub(super) fn load(folder: Option<&Path>) -> Result<RuleSet, Failure> {
+    Ok(folder.map_or_else(|| Ok(RuleSet::shipped()), RuleSet::load)?)
+}
+
 /// Runs the command.
 pub fn run(args: Args) -> Outcome {
-    let set = match &args.rules {
-        Some(folder) => RuleSet::load(folder)?,
-        None => RuleSet::shipped(),
-    };
+    let set = load(args.rules.as_deref())?;
     let all = set.all().map_err(|error| Failure::diagnostic(error.clone()))?;
     match &args.command {
         Command::List => list(&all, args.json),
@@ -126,7 +128,7 @@ fn test(rules: &[&Rule], as_json: bool) -> Outcome {
             if let Some(problem) = &one.problem {
                 failed += 1;
                 if !as_json {
-                    eprintln!("{}, example {}: {problem}", rule.name, one.number);
+                    screen::note(&format!("{}, example {}: {problem}", rule.name, one.number));
                 }
             }
             entries.push(json!({

@@ -87,7 +87,10 @@ pub fn run(args: Args) -> Outcome {
         screen::println("# wrong, . right, x the model cannot have these sizes; + and , what surrounds says so");
         match (&found.predicate, wrong) {
             (_, 0) => screen::println("it shows nowhere here"),
-            (Some(predicate), _) => screen::println(&format!("where: {predicate}")),
+            (Some(predicate), _) => {
+                screen::println(&format!("where: {predicate}"));
+                found.alternatives.iter().for_each(|other| screen::println(&format!("   or: {other}")));
+            }
             (None, _) => screen::println("no simple predicate tells these points apart"),
         }
         screen::println(&format!("{} probes on {}", found.probes, target.label));

@@ -1,6 +1,6 @@
 //! `porter targets`: what each target can run, what goes wrong there, and what it computes in.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use super::{Failure, Outcome, screen};
@@ -35,12 +35,14 @@ enum Command {
     Schema,
 }
 
+/// Targets and overlays of a folder or file over those that ship, as `--targets` says.
+pub(super) fn load(path: Option<&Path>) -> Result<TargetSet, Failure> {
+    path.map_or_else(|| Ok(TargetSet::shipped()), TargetSet::load).map_err(Failure::diagnostic)
+}
+
 /// Runs the command.
 pub fn run(args: Args) -> Outcome {
-    let set = match &args.targets {
-        Some(path) => TargetSet::load(path).map_err(Failure::diagnostic)?,
-        None => TargetSet::shipped(),
-    };
+    let set = load(args.targets.as_deref())?;
     match args.command {
         Command::List => list(&set, args.json),
         Command::Show { name, limits } => {

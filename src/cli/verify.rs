@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 
 use super::progress::Progress;
 use super::{Failure, Outcome, screen};
-use crate::compare::Verdict;
+use crate::compare::{Metrics, Verdict};
 use crate::engine::Tensors;
-use crate::graph::freeze::Freeze;
+use crate::graph::freeze::{self, Freeze};
 use crate::inputs::{self, Plan, Wanted};
 use crate::onnx::DType;
 use crate::reach::{self, ReachError, Reached};
@@ -90,12 +90,22 @@ pub fn run(args: Args) -> Outcome {
     let open = |spec: &str| reach::open(spec, &targets, &reaching).map_err(reach_failure);
     progress.step("reading");
     let subject = Subject::open(&args.model, args.original.as_deref()).map_err(|error| failure(&args.model, error))?;
-    let target = open(&args.target)?;
+    // Engines on the CPU emulate a bundle in 16 bits, and what they emulate they must not optimise away.
+    let half = subject.half().is_some();
+    let plain = |spec: &str| match half {
+        true => reach::unoptimised(spec).map_err(reach_failure),
+        false => Ok(spec.to_string()),
+    };
+    let target = open(&plain(&args.target)?)?;
     let reference = reference(args.reference.as_deref(), &open)?;
-    let host = reference_host(&open)?;
-    // A reference that computes in float64 is nobody's better.
-    let others =
-        Others { reference: &*reference.engine, label: reference.label.clone(), host: &*host.engine, decider: None };
+    let host = open(&plain("ort:basic")?).or_else(|_| open("tract"))?;
+    let others = Others {
+        reference: &*reference.engine,
+        label: reference.label.clone(),
+        simulated: reference.simulated,
+        host: &*host.engine,
+        decider: None,
+    };
     let options = verify::Options {
         samples: args.samples as usize,
         seed: args.seed,
@@ -132,19 +142,27 @@ fn given(args: &Args, subject: &Subject) -> Result<Vec<(String, Tensors)>, Failu
     if args.inputs.is_empty() {
         return Ok(Vec::new());
     }
+    if args.batch.len() > 1 {
+        return Err(Failure::input(
+            "--batch with --input wants one number: your own files are put together in batches of that",
+        )
+        .help("run it once for each batch size"));
+    }
+    let mut model = subject.model.clone();
+    freeze::freeze(&mut model, &Freeze { shapes: args.shapes.clone(), batch: None }).map_err(Failure::input)?;
     let wanted = match &subject.bundle {
         Some(parts) => Wanted::listed(&parts.manifest.inputs, Facts::of(&subject.model)),
-        None => Wanted::by(&subject.model),
+        None => Wanted::by(&model),
     };
     let names: Vec<&str> = wanted.slots.iter().map(|slot| slot.name.as_str()).collect();
     let files = args.inputs.iter().map(|text| inputs::expand(text, &names)).collect::<Result<Vec<_>, _>>();
     let batch = args.batch.first().and_then(|&batch| usize::try_from(batch).ok());
     let options = inputs::Options { seed: Some(args.seed), batch };
     let plan = Plan::new(&wanted, &files.map_err(Failure::input)?, &options).map_err(Failure::input)?;
-    let models = [subject.model.clone()];
+    let models = [model];
     let load = |run: usize| {
         let feed = plan.load(run, &models, false).map_err(Failure::input)?;
-        feed.warnings.iter().for_each(|said| eprintln!("warning: {said}"));
+        feed.warnings.iter().for_each(|said| screen::note(&format!("warning: {said}")));
         let name = match feed.frames.as_slice() {
             [] => format!("given {}", run + 1),
             [only] => only.name.clone(),
@@ -161,10 +179,6 @@ fn reference(asked: Option<&str>, open: &dyn Fn(&str) -> Result<Reached, Failure
         Some(spec) => open(spec),
         None => open("ort:off").or_else(|_| open("tract")),
     }
-}
-
-fn reference_host(open: &dyn Fn(&str) -> Result<Reached, Failure>) -> Result<Reached, Failure> {
-    open("ort:basic").or_else(|_| open("tract"))
 }
 
 fn write(path: &Path, text: &str) -> Result<(), Failure> {
@@ -206,7 +220,7 @@ fn tell(args: &Args, found: &Verification, start: Instant) {
     if !worst.is_empty() {
         say("");
         say(&format!(
-            "  {:<34}{:>10}{:>11}{:>11}{:>13}   {}",
+            "  {:<34} {:>10} {:>10} {:>10} {:>12}   {}",
             "tensor", "error", "expected", "allowed", "worst cosine", "verdict"
         ));
     }
@@ -220,12 +234,48 @@ fn tell(args: &Args, found: &Verification, start: Instant) {
         }
         row(judged);
     }
+    let samples = found.samples.iter().filter(|sample| !sample.answers.is_empty());
+    for sample in samples {
+        sample.answers.iter().for_each(|one| answer(&sample.name, one));
+    }
     if hidden > 0 {
         say(&format!("  and {hidden} tensors inside of the model that agree"));
     }
     say("");
     found.story.iter().for_each(|sentence| say(sentence));
     say(&format!("{}   ({:.1} s)", found.verdict.name(), start.elapsed().as_secs_f64()));
+}
+
+/// The largest error, or that there are no numbers to speak of.
+fn error_of(metrics: &Metrics) -> String {
+    match metrics.non_finite_apart {
+        0 => format!("{:.1e}", metrics.max_abs),
+        count => format!("{count} NaN"),
+    }
+}
+
+/// `12.5 %`, `x 770`: how much of what is allowed is taken.
+fn share_of(strain: f64) -> String {
+    match strain {
+        strain if !strain.is_finite() => "-".into(),
+        strain if strain >= 10.0 => format!("x {strain:.0}"),
+        strain => format!("{:.1} %", 100.0 * strain),
+    }
+}
+
+/// What is found with the predictions of one batch element.
+fn answer(sample: &str, one: &verify::Found) {
+    let (agreed, expected) = (&one.agreement, &one.expected);
+    let element = if one.element > 0 { format!(", element {}", one.element) } else { String::new() };
+    let place = format!("{sample}{element}");
+    if agreed.count == 0 && one.found == 0 {
+        return;
+    }
+    let lost = if agreed.lost > 0 { format!(", {} lost", agreed.lost) } else { String::new() };
+    screen::println(&format!(
+        "    found on {place}: {} of {} agree{lost}; worst box {:.3} px ({:.3} expected), IoU {:.4}, score {:.1e}",
+        agreed.agree, agreed.count, agreed.worst_box, expected.worst_box, agreed.worst_iou, agreed.worst_score
+    ));
 }
 
 fn row(judged: &Judged) {
@@ -235,16 +285,23 @@ fn row(judged: &Judged) {
         screen::println(&format!("  {:<34}{verdict}: {}", finding.name, finding.reason));
         return;
     };
-    let share = if finding.strain.is_finite() { format!("{:.1} %", 100.0 * finding.strain) } else { "-".into() };
+    let share = if m.non_finite_apart > 0 { "-".into() } else { share_of(finding.strain) };
     screen::println(&format!(
-        "  {:<34}{:>10.1e}{:>11.1e}{share:>11}{:>13.9}   {verdict}",
-        finding.name, m.max_abs, finding.expected, m.worst_cosine
+        "  {:<34} {:>10} {:>10.1e} {share:>10} {:>12.9}   {verdict}",
+        finding.name,
+        error_of(m),
+        finding.expected,
+        m.worst_cosine
     ));
     for block in &judged.blocks {
         let m = &block.metrics;
         screen::println(&format!(
-            "    {:<32}{:>10.1e}{:>11}{:>11}{:>13.9}",
-            block.block.name, m.max_abs, "", "", m.worst_cosine
+            "    {:<32} {:>10} {:>10} {:>10} {:>12.9}",
+            block.block.name,
+            error_of(m),
+            "",
+            block.strain.map(share_of).unwrap_or_default(),
+            m.worst_cosine
         ));
     }
     for (element, one) in finding.detections.iter().enumerate() {

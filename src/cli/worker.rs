@@ -51,7 +51,7 @@ pub fn run(args: Args) -> Outcome {
 
 /// Standard output for the protocol alone: what a native library prints goes to standard error instead.
 #[cfg(unix)]
-fn own_output() -> std::io::Result<std::fs::File> {
+pub(super) fn own_output() -> std::io::Result<std::fs::File> {
     use std::os::fd::{AsFd, AsRawFd};
     let (stdout, stderr) = (std::io::stdout(), std::io::stderr());
     let own = stdout.as_fd().try_clone_to_owned()?;
@@ -63,6 +63,6 @@ fn own_output() -> std::io::Result<std::fs::File> {
 }
 
 #[cfg(not(unix))]
-fn own_output() -> std::io::Result<std::io::Stdout> {
+pub(super) fn own_output() -> std::io::Result<std::io::Stdout> {
     Ok(std::io::stdout())
 }

@@ -13,6 +13,8 @@ use crate::onnx::Tensor;
 
 const SCORE: usize = 4;
 const CLASS: usize = 5;
+/// A class that was computed with is a hair off: some accelerators give 8.000001.
+const SAME_CLASS: f64 = 0.01;
 /// Rows are no longer than this: 6, and 51 of keypoints, or 32 of mask coefficients.
 const MOST_COLUMNS: i64 = 256;
 
@@ -41,7 +43,8 @@ pub struct Agreement {
     pub worst_iou: f64,
     /// The largest difference of a score between partners.
     pub worst_score: f64,
-    /// The largest difference of anything behind the class between partners.
+    /// The largest difference of anything behind the class between partners, over the largest value of its column in the
+    /// reference: an angle is no pixel.
     pub worst_rest: f64,
     /// Every partners' box difference, ascending.
     #[serde(skip)]
@@ -52,6 +55,9 @@ pub struct Agreement {
     /// Every partners' difference behind the class, ascending.
     #[serde(skip)]
     pub rest: Vec<f64>,
+    /// For each row of the reference how far its partner is: box, score, the rest; none where it has no partner.
+    #[serde(skip)]
+    pub partners: Vec<Option<[f64; 3]>>,
 }
 
 impl Detections {
@@ -73,6 +79,17 @@ impl Detections {
     fn alike(&self, tensor: &Tensor) -> Option<Self> {
         let values = tensor.to_f64s().ok()?;
         (values.len() == self.values.len()).then_some(Self { values, ..*self })
+    }
+
+    /// Rows of one batch element against other ones, each as many as there are: box, score, class and what is behind it.
+    /// Rows that score within `slack` of `cut` may be on one side only.
+    pub fn agreement_of(ours: &[Vec<f64>], theirs: &[Vec<f64>], cut: f64, slack: f64) -> Agreement {
+        let columns = ours.iter().chain(theirs).map(Vec::len).max().unwrap_or(CLASS + 1);
+        let form = Self { columns, rows: 0, values: Vec::new() };
+        fn whole(list: &[Vec<f64>], columns: usize) -> Vec<&[f64]> {
+            list.iter().map(Vec::as_slice).filter(|row| row.len() == columns && columns > CLASS).collect()
+        }
+        form.agreement(&whole(ours, columns), &whole(theirs, columns), Some(cut), slack)
     }
 
     fn elements(&self) -> impl Iterator<Item = Vec<&[f64]>> {
@@ -101,17 +118,21 @@ impl Detections {
     pub fn compare(&self, other: &Tensor, slack: f64) -> Option<Vec<Agreement>> {
         let other = self.alike(other)?;
         Some(
-            self.elements().zip(other.elements()).map(|(ours, theirs)| self.agreement(&ours, &theirs, slack)).collect(),
+            self.elements()
+                .zip(other.elements())
+                .map(|(ours, theirs)| self.agreement(&ours, &theirs, None, slack))
+                .collect(),
         )
     }
 
-    fn agreement(&self, ours: &[&[f64]], theirs: &[&[f64]], slack: f64) -> Agreement {
+    /// `cut` is the score below which nothing is listed; the lowest of the other side where it is not known.
+    fn agreement(&self, ours: &[&[f64]], theirs: &[&[f64]], cut: Option<f64>, slack: f64) -> Agreement {
         let mut found = Agreement { count: ours.len(), worst_iou: 1.0, ..Default::default() };
         let distance = |a: &[f64], b: &[f64]| largest(&a[..SCORE], &b[..SCORE]);
         let mut pairs: Vec<(f64, usize, usize)> = Vec::new();
         for (i, a) in ours.iter().enumerate() {
             let reach = self.reach(a);
-            for (j, b) in theirs.iter().enumerate().filter(|(_, b)| b[CLASS] == a[CLASS]) {
+            for (j, b) in theirs.iter().enumerate().filter(|(_, b)| (b[CLASS] - a[CLASS]).abs() < SAME_CLASS) {
                 let apart = distance(a, b);
                 if apart <= reach.max(self.reach(b)) {
                     pairs.push((apart, i, j));
@@ -119,19 +140,25 @@ impl Detections {
             }
         }
         pairs.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)).then(a.2.cmp(&b.2)));
+        found.partners = vec![None; ours.len()];
+        let scales = scales(ours);
         let (mut taken, mut given) = (vec![false; ours.len()], vec![false; theirs.len()]);
         for (apart, i, j) in pairs {
             if taken[i] || given[j] {
                 continue;
             }
             (taken[i], given[j]) = (true, true);
-            found.boxes.push(apart);
+            let score = (ours[i][SCORE] - theirs[j][SCORE]).abs();
+            let rest = largest_of(&ours[i][CLASS + 1..], &theirs[j][CLASS + 1..], &scales);
             found.worst_iou = found.worst_iou.min(iou(self.corners(ours[i]), self.corners(theirs[j])));
-            found.scores.push((ours[i][SCORE] - theirs[j][SCORE]).abs());
-            found.rest.push(largest(&ours[i][CLASS + 1..], &theirs[j][CLASS + 1..]));
+            found.boxes.push(apart);
+            found.scores.push(score);
+            found.rest.push(rest);
+            found.partners[i] = Some([apart, score, rest]);
         }
         found.agree = found.boxes.len();
-        let lowest = |rows: &[&[f64]]| rows.iter().map(|row| row[SCORE]).fold(f64::INFINITY, f64::min);
+        let lowest =
+            |rows: &[&[f64]]| cut.unwrap_or_else(|| rows.iter().map(|row| row[SCORE]).fold(f64::INFINITY, f64::min));
         let mut count = |rows: &[&[f64]], partnered: &[bool], cut: f64| {
             for (row, _) in rows.iter().zip(partnered).filter(|(_, partnered)| !**partnered) {
                 // A NaN score is above every cut-off.
@@ -161,6 +188,19 @@ fn iou(a: [f64; 4], b: [f64; 4]) -> f64 {
 fn largest(a: &[f64], b: &[f64]) -> f64 {
     // `max` would drop a NaN; here it is the largest difference there is.
     a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, |most, x| if x.is_nan() || x > most { x } else { most })
+}
+
+/// The largest value in each column behind the class; 1 for one of nothing.
+fn scales(rows: &[&[f64]]) -> Vec<f64> {
+    let columns = rows.first().map_or(0, |row| row.len());
+    let scale = |column: usize| rows.iter().map(|row| row[column].abs()).filter(|x| x.is_finite()).fold(0.0, f64::max);
+    (CLASS + 1..columns).map(scale).map(|scale| if scale > 0.0 { scale } else { 1.0 }).collect()
+}
+
+/// As [`largest`], each difference over its column's scale.
+fn largest_of(a: &[f64], b: &[f64], scales: &[f64]) -> f64 {
+    let over = |values: &[f64]| values.iter().zip(scales).map(|(x, scale)| x / scale).collect::<Vec<f64>>();
+    largest(&over(a), &over(b))
 }
 
 #[cfg(test)]

@@ -33,7 +33,8 @@
 //! has its place: the same few elements jump in every draw that tips it. An element that is away further than its slice's
 //! noise, at a place where no draw moved, is *lone*. Lone elements may be a tie that happened not to tip in two draws, so
 //! they count only once [`Expectation::loud`] is filled with draws of louder noise, in which ties do tip: what is lone
-//! then is a fault.
+//! then is a fault. Louder noise moves everything further, which explains nothing; only where it moves an element much
+//! further than it grew itself, something tipped.
 //!
 //! # Float64
 //!
@@ -49,10 +50,13 @@
 
 use serde::Serialize;
 
-use super::profile::{self, Held, SliceStrain};
+use super::profile::{self, Held, SliceStrain, Ties};
 use super::{Agreement, Detections, Metrics, Slice, metrics};
 use crate::onnx::{DType, Tensor};
 use indexmap::IndexMap;
+
+/// Rows that may be others at the cut-off although no draw changed any: two that change places.
+const SWAPPED: f64 = 2.0;
 
 /// What a model gives on some inputs, and how far rounding alone takes it from there.
 #[derive(Clone, Debug)]
@@ -173,9 +177,12 @@ impl Expectation {
             }
         } else if let Some(detections) = Detections::of(exact) {
             let others: Vec<&Tensor> = draws.iter().copied().chain([reference]).collect();
-            self.judge_detections(&mut again, &detections, result, &others);
+            self.judge_detections(&mut again, &detections, result, &others, &loud);
         } else {
             self.judge_values(&mut again, exact, result, reference, &draws, &loud);
+        }
+        if again.verdict == Verdict::Unclear {
+            return again;
         }
         if again.verdict == Verdict::Differs {
             again.reason = format!("{} (from float64; from the reference: {})", again.reason, finding.reason);
@@ -226,6 +233,11 @@ impl Expectation {
         if measured.equal {
             return finding;
         }
+        let lost = no_longer_finite(reference, result);
+        if lost > 0 {
+            finding.batch_elements = elements_apart(reference, result);
+            return differs(finding, format!("{lost} elements are NaN or infinite that the reference has as numbers"));
+        }
         let apart = noise.iter().map(|noise| noise.non_finite_apart).max().unwrap_or(0);
         if measured.non_finite_apart as f64 > self.factor() * apart as f64 {
             let count = measured.non_finite_apart;
@@ -235,7 +247,7 @@ impl Expectation {
         if !reference.dtype().is_float() {
             self.judge_whole_numbers(&mut finding, reference, result, &draws);
         } else if let Some(detections) = Detections::of(reference) {
-            self.judge_detections(&mut finding, &detections, result, &draws);
+            self.judge_detections(&mut finding, &detections, result, &draws, &loud);
         } else {
             self.judge_values(&mut finding, reference, result, reference, &draws, &loud);
         }
@@ -248,7 +260,11 @@ impl Expectation {
         let explained = draws.iter().map(|draw| unlike(reference, draw)).max().unwrap_or(0);
         let allowed = self.factor() * explained as f64;
         finding.strain = found as f64 / allowed.max(0.5);
-        if found as f64 > allowed {
+        if 2.0 * allowed >= reference.len() as f64 {
+            finding.verdict = Verdict::Unclear;
+            finding.reason =
+                format!("noise changes {explained} of {} elements, so that any value would pass", reference.len());
+        } else if found as f64 > allowed {
             finding.verdict = Verdict::Differs;
             finding.batch_elements = unlike_elements(reference, result);
             finding.reason = format!("{found} of {} elements differ, {explained} explained", reference.len());
@@ -266,11 +282,7 @@ impl Expectation {
 
     /// What one rounding to the type makes of the largest value, and a few times that.
     fn least(&self) -> f64 {
-        match self.dtype {
-            DType::Bfloat16 => 2f64.powi(-8),
-            DType::Float16 => 2f64.powi(-10),
-            _ => 2f64.powi(-20),
-        }
+        least_of(self.dtype)
     }
 
     fn judge_values(
@@ -282,9 +294,9 @@ impl Expectation {
         draws: &[&Tensor],
         loud: &[&Tensor],
     ) {
-        let read = |tensor: &Tensor| tensor.to_f32s().unwrap_or_default();
-        let fits = |values: &Vec<f32>| values.len() == base.len();
-        let all = |tensors: &[&Tensor]| -> Vec<Vec<f32>> { tensors.iter().map(|one| read(one)).filter(fits).collect() };
+        let read = |tensor: &Tensor| tensor.to_f64s().unwrap_or_default();
+        let fits = |values: &Vec<f64>| values.len() == base.len();
+        let all = |tensors: &[&Tensor]| -> Vec<Vec<f64>> { tensors.iter().map(|one| read(one)).filter(fits).collect() };
         let (base_values, result) = (read(base), read(result));
         let other = (!std::ptr::eq(base, reference)).then(|| read(reference));
         let held = Held {
@@ -295,7 +307,7 @@ impl Expectation {
             loud: &all(loud),
             reference: other.as_ref().unwrap_or(&base_values),
             factor: self.factor(),
-            least: self.least(),
+            least: least_of(reference.dtype()).max(self.least()),
         };
         let strains = profile::strains(&held);
         finding.blind = (strains.blind, strains.slices.len());
@@ -346,7 +358,14 @@ impl Expectation {
         finding.slices = strains.slices;
     }
 
-    fn judge_detections(&self, finding: &mut Finding, reference: &Detections, result: &Tensor, draws: &[&Tensor]) {
+    fn judge_detections(
+        &self,
+        finding: &mut Finding,
+        reference: &Detections,
+        result: &Tensor,
+        draws: &[&Tensor],
+        loud: &[&Tensor],
+    ) {
         let size = finding.metrics.as_ref().map_or(0.0, |metrics| metrics.scale);
         let least = self.least();
         // How far a score may move decides who stands at the cut-off.
@@ -357,6 +376,8 @@ impl Expectation {
         let Some(found) = reference.compare(result, slack) else { return };
         let mut worst: (f64, String) = (0.0, String::new());
         let mut guilty: Vec<usize> = Vec::new();
+        // Noise loses half of the list; more rows than in any draw are crowded out at the cut-off.
+        let (mut shaky, mut crowded) = (false, false);
         let mut hold = |element: usize, strain: f64, reason: &dyn Fn() -> String| {
             if (strain > 1.0 || strain.is_nan()) && guilty.last() != Some(&element) {
                 guilty.push(element);
@@ -368,13 +389,18 @@ impl Expectation {
         for (element, agreement) in found.iter().enumerate() {
             let others: Vec<&Agreement> = noise.iter().filter_map(|draw| draw.get(element)).collect();
             let explained = others.iter().map(|other| other.lost).max().unwrap_or(0);
-            let lost = agreement.lost as f64 / (self.factor() * explained as f64).max(0.5);
+            let allowed = self.factor() * explained as f64;
+            shaky |= explained > 0 && 2.0 * allowed >= agreement.count as f64;
+            let tied = others.iter().map(|other| other.at_cut).max().unwrap_or(0);
+            crowded |=
+                agreement.at_cut as f64 > self.factor() * tied as f64 + SWAPPED.max(0.02 * agreement.count as f64);
+            let lost = agreement.lost as f64 / allowed.max(0.5);
             hold(element, lost, &|| {
                 format!("batch element {element}: {} detections have no partner, {explained} explained", agreement.lost)
             });
             type List = fn(&Agreement) -> &Vec<f64>;
             let lists: [(&str, List, f64); 3] =
-                [("box", |a| &a.boxes, size), ("score", |a| &a.scores, 1.0), ("rest", |a| &a.rest, size)];
+                [("box", |a| &a.boxes, size), ("score", |a| &a.scores, 1.0), ("rest", |a| &a.rest, 1.0)];
             for (what, list, scale) in lists {
                 for share in [0.5, 0.9, 1.0] {
                     let own = quantile(list(agreement), share);
@@ -395,19 +421,106 @@ impl Expectation {
         }
         finding.strain = worst.0;
         finding.batch_elements = guilty;
+        let loud: Vec<Vec<Agreement>> = loud.iter().filter_map(|draw| reference.compare(draw, slack)).collect();
+        let lone = self.lone_rows(&found, &noise, &loud, size);
+        finding.lone = lone.len();
         let (tied, all) = found.iter().fold((0, 0), |(tied, all), a| (tied + a.at_cut / 2, all + a.count));
         if worst.0 > 1.0 {
             finding.verdict = Verdict::Differs;
             finding.reason = worst.1;
+        } else if let Some(row) = lone.iter().max_by(|a, b| a.strain.total_cmp(&b.strain)).filter(|_| !loud.is_empty())
+        {
+            finding.verdict = Verdict::Differs;
+            finding.strain = f64::max(finding.strain, 1.0 + f64::EPSILON);
+            finding.batch_elements = lone.iter().map(|row| row.element).collect();
+            finding.batch_elements.dedup();
+            finding.reason = format!(
+                "batch element {}: {} of {} detections differ, {} by up to {:.3e}, that no noise moves",
+                row.element,
+                lone.len(),
+                all,
+                row.what,
+                row.found
+            );
         } else if 2 * tied > all {
             finding.verdict = Verdict::Unclear;
             finding.reason =
                 format!("{tied} of {all} detections are tied at the cut-off, so any of them may be listed");
+        } else if shaky {
+            finding.verdict = Verdict::Unclear;
+            finding.reason = "noise alone loses so many detections that any list would pass".into();
+        } else if crowded {
+            finding.verdict = Verdict::Unclear;
+            finding.reason = format!(
+                "{tied} of {all} detections at the cut-off are others than the reference lists, more than noise makes so: scores \
+                 tie there, and what is listed cannot be judged"
+            );
         }
+        finding.histogram = box_histogram(&found, &noise, least * size);
         finding.detections = found;
         let worst_draw = noise.into_iter().max_by_key(|draw| draw.iter().map(|a| a.count - a.agree).sum::<usize>());
         finding.expected_detections = worst_draw.unwrap_or_default();
     }
+}
+
+/// A detection that is further off than any noise takes it or those beside it.
+struct LoneRow {
+    element: usize,
+    what: &'static str,
+    found: f64,
+    strain: f64,
+}
+
+impl Expectation {
+    /// Detections that moved where no draw moves anything: see the module's text, on a place that never moves.
+    fn lone_rows(
+        &self,
+        found: &[Agreement],
+        noise: &[Vec<Agreement>],
+        loud: &[Vec<Agreement>],
+        size: f64,
+    ) -> Vec<LoneRow> {
+        type List = fn(&Agreement) -> &Vec<f64>;
+        let kinds: [(&str, List, f64); 3] =
+            [("box", |a| &a.boxes, size), ("score", |a| &a.scores, 1.0), ("rest", |a| &a.rest, 1.0)];
+        let mut lone = Vec::new();
+        for (element, agreement) in found.iter().enumerate() {
+            let of = |draws: &[Vec<Agreement>]| -> Vec<Agreement> {
+                draws.iter().filter_map(|draw| draw.get(element).cloned()).collect()
+            };
+            let (plain, loud) = (of(noise), of(loud));
+            for (kind, &(what, list, scale)) in kinds.iter().enumerate() {
+                let widest = plain.iter().map(list).max_by(|a, b| quantile(a, 0.5).total_cmp(&quantile(b, 0.5)));
+                let (Some(widest), true) = (widest, plain.iter().all(|draw| list(draw).len() >= profile::FEW)) else {
+                    continue;
+                };
+                let ties = Ties::of(widest, &loud.iter().map(|draw| list(draw).clone()).collect::<Vec<_>>());
+                let usual = plain.iter().map(|draw| quantile(list(draw), 0.9)).fold(0.0, f64::max);
+                let anywhere = profile::LONE * usual + self.least() * scale;
+                for (row, partner) in agreement.partners.iter().enumerate() {
+                    let Some(own) = partner.map(|apart| apart[kind]).filter(|&own| own > anywhere) else { continue };
+                    let moved = |draws: &[Agreement]| -> Option<Vec<f64>> {
+                        draws.iter().map(|draw| Some((*draw.partners.get(row)?)?[kind])).collect()
+                    };
+                    // A row that some noise loses is nobody's to judge.
+                    let (Some(quiet), Some(loud)) = (moved(&plain), moved(&loud)) else { continue };
+                    let here = ties.explain(quiet.into_iter().fold(0.0, f64::max), &loud);
+                    let allowed = anywhere + profile::LONE * here;
+                    if own > allowed {
+                        lone.push(LoneRow { element, what, found: own, strain: own / allowed });
+                    }
+                }
+            }
+        }
+        lone
+    }
+}
+
+/// Elements that are numbers in the reference and none in the result. No noise excuses that: an answer that is NaN because
+/// its type overflows is no answer.
+fn no_longer_finite(reference: &Tensor, result: &Tensor) -> usize {
+    let (Ok(ours), Ok(theirs)) = (reference.to_f64s(), result.to_f64s()) else { return 0 };
+    ours.iter().zip(&theirs).filter(|(ours, theirs)| ours.is_finite() && !theirs.is_finite()).count()
 }
 
 /// Batch elements in which one side has a NaN or an infinity and the other does not.
@@ -424,6 +537,23 @@ fn elements_apart(reference: &Tensor, result: &Tensor) -> Vec<usize> {
         .collect()
 }
 
+/// Detections by how far their box is off over the furthest in a draw, in the steps of [`Finding::histogram`].
+fn box_histogram(found: &[Agreement], noise: &[Vec<Agreement>], least: f64) -> Vec<usize> {
+    let unit = noise.iter().flatten().map(|draw| draw.worst_box).fold(least, f64::max);
+    let mut bins = vec![0; profile::BINS];
+    found.iter().flat_map(|one| &one.boxes).for_each(|&apart| bins[profile::bin(apart, unit)] += 1);
+    bins
+}
+
+/// What one rounding to a type makes of the largest value, and a few times that.
+fn least_of(dtype: DType) -> f64 {
+    match dtype {
+        DType::Bfloat16 => 2f64.powi(-8),
+        DType::Float16 => 2f64.powi(-10),
+        _ => 2f64.powi(-20),
+    }
+}
+
 fn place(slice: Option<Slice>) -> String {
     slice.map_or_else(|| "the whole".into(), |slice| slice.to_string())
 }
@@ -434,6 +564,7 @@ fn unlike(a: &Tensor, b: &Tensor) -> usize {
     }
     match (a.to_i64s(), b.to_i64s()) {
         (Ok(a), Ok(b)) if a.len() == b.len() => a.iter().zip(&b).filter(|(a, b)| a != b).count(),
+        _ if metrics(a, b).is_ok_and(|found| found.equal) => 0,
         _ => a.len(),
     }
 }

@@ -9,6 +9,9 @@ use super::metrics::Layout;
 pub(super) const FEW: usize = 16;
 /// More columns than this are no channels.
 const MOST_COLUMNS: i64 = 256;
+/// How many times the draws' differences a single element may be away before it is looked at on its own, whatever the
+/// type: draws that make the errors of a type at its own places are few.
+pub(super) const LONE: f64 = 8.0;
 /// Steps of the histogram: no difference, then a factor of two each, the last one open.
 pub const BINS: usize = 12;
 
@@ -59,15 +62,15 @@ pub(super) struct Strains {
 pub(super) struct Held<'a> {
     pub dims: &'a [i64],
     /// What differences are counted from.
-    pub base: &'a [f32],
+    pub base: &'a [f64],
     /// Under judgement.
-    pub result: &'a [f32],
+    pub result: &'a [f64],
     /// Each draw, and what it is counted from: the reference.
-    pub draws: &'a [Vec<f32>],
+    pub draws: &'a [Vec<f64>],
     /// Draws of louder noise: where they move anything, a tie may tip.
-    pub loud: &'a [Vec<f32>],
+    pub loud: &'a [Vec<f64>],
     /// What the draws are counted from. Where it is not the base, how far it is off is allowed once.
-    pub reference: &'a [f32],
+    pub reference: &'a [f64],
     /// How many times the draws' differences are allowed.
     pub factor: f64,
     /// The difference, relative to a slice's largest value, that is always allowed.
@@ -104,7 +107,7 @@ pub(super) fn strains(held: &Held) -> Strains {
     let nothing = whole * 2f64.powi(-24);
     for run in runs(held.dims) {
         let apart =
-            |one: &[f32], other: &[f32]| run.indices().map(|i| difference(one[i], other[i])).fold(0.0, f64::max);
+            |one: &[f64], other: &[f64]| run.indices().map(|i| difference(one[i], other[i])).fold(0.0, f64::max);
         let scale = run.indices().map(|i| finite(base[i])).fold(0.0, f64::max);
         let always = least * scale + nothing;
         let mut slice = SliceStrain {
@@ -114,16 +117,16 @@ pub(super) fn strains(held: &Held) -> Strains {
             strain: 0.0,
         };
         // What an element may be away whatever moved in the draws right there.
-        let mut anywhere = always;
+        let mut anywhere = [0.0; 2];
         if run.count >= FEW {
-            let mut measure = |one: &[f32], other: &[f32]| {
+            let mut measure = |one: &[f64], other: &[f64]| {
                 quantiles(&mut buffer, run.indices().map(|i| difference(one[i], other[i])))
             };
             let own = measure(base, result);
             let noise: Vec<[f64; 3]> = draws.iter().map(|draw| measure(reference, draw)).collect();
             let once = if off { measure(base, reference) } else { [0.0; 3] };
             let explained = |index: usize| noise.iter().map(|noise| noise[index]).fold(0.0, f64::max);
-            let blind = factor * explained(0) > deviation(run.indices().map(|i| base[i] as f64)) && scale > 0.0;
+            let blind = factor * explained(0) > deviation(run.indices().map(|i| base[i])) && scale > 0.0;
             found.blind += blind as usize;
             for (index, (_, share)) in SHARES.iter().enumerate() {
                 let allowed = factor * explained(index) + once[index] + always;
@@ -131,13 +134,13 @@ pub(super) fn strains(held: &Held) -> Strains {
                 slice.strain = slice.strain.max(strain);
                 hold(&mut found, Some(run.slice), share, own[index], explained(index), strain);
             }
-            anywhere += factor * explained(2) + once[2];
+            anywhere = [explained(2), once[2]];
         }
-        look_at_elements(held, &run, anywhere, slice.expected.max(always / factor), &mut found);
+        look_at_elements(held, &run, always, anywhere, slice.expected.max(always / factor), &mut found);
         found.slices.push(slice);
     }
     let largest =
-        |one: &[f32], other: &[f32]| one.iter().zip(other).map(|(&r, &o)| difference(r, o)).fold(0.0, f64::max);
+        |one: &[f64], other: &[f64]| one.iter().zip(other).map(|(&r, &o)| difference(r, o)).fold(0.0, f64::max);
     let explained = draws.iter().chain(held.loud).map(|draw| largest(reference, draw)).fold(0.0, f64::max);
     let own = largest(base, result);
     let once = if off { largest(base, reference) } else { 0.0 };
@@ -147,29 +150,93 @@ pub(super) fn strains(held: &Held) -> Strains {
 }
 
 /// Sorts a slice's elements into the histogram, and finds those that moved where nothing moves.
-fn look_at_elements(held: &Held, run: &Run, anywhere: f64, unit: f64, found: &mut Strains) {
+///
+/// `far` is how far the draws move the slice's last hundredth, `once` how far the reference is off there.
+fn look_at_elements(held: &Held, run: &Run, always: f64, [far, once]: [f64; 2], unit: f64, found: &mut Strains) {
+    let lone_from = always + LONE * far + once;
+    let mut ties: Option<Ties> = None;
     for i in run.indices() {
         let own = difference(held.base[i], held.result[i]);
-        let bin = match own {
-            0.0 => 0,
-            _ if unit == 0.0 => BINS - 1,
-            // The exponent of a float is its logarithm's whole part.
-            _ => (((own / unit).to_bits() >> 52) as i64 - 1023 + 7).clamp(1, BINS as i64 - 1) as usize,
-        };
-        found.histogram[bin] += 1;
-        if own <= anywhere {
+        found.histogram[bin(own, unit)] += 1;
+        if own <= lone_from {
             continue;
         }
         let moved =
-            |draws: &[Vec<f32>]| draws.iter().map(|draw| difference(held.reference[i], draw[i])).fold(0.0, f64::max);
-        let here = moved(held.draws).max(moved(held.loud));
+            |draws: &[Vec<f64>]| draws.iter().map(|draw| difference(held.reference[i], draw[i])).collect::<Vec<f64>>();
+        let quiet = moved(held.draws).into_iter().fold(0.0, f64::max);
+        let ties = ties.get_or_insert_with(|| Ties::of_slice(held, run));
+        let here = ties.explain(quiet, &moved(held.loud));
         let once = difference(held.base[i], held.reference[i]);
-        if own > anywhere + held.factor * here + once {
+        if own > lone_from + LONE * here + once {
             found.lone += 1;
             if own > found.lone_worst {
                 (found.lone_worst, found.lone_at) = (own, i);
             }
         }
+    }
+}
+
+/// The step of the histogram for a difference, where `unit` is what is expected.
+pub(super) fn bin(own: f64, unit: f64) -> usize {
+    match own {
+        0.0 => 0,
+        _ if unit == 0.0 => BINS - 1,
+        // The exponent of a float is its logarithm's whole part.
+        _ => (((own / unit).to_bits() >> 52) as i64 - 1023 + 7).clamp(1, BINS as i64 - 1) as usize,
+    }
+}
+
+/// Tells ties from what louder noise does everywhere.
+///
+/// Noise that is 64 times louder moves every element 64 times as far. That explains nothing: only where it moves one much
+/// further than that, something tipped which may tip in the result as well.
+pub(super) struct Ties {
+    /// What is usual in the plain draws, at the far end.
+    usual: f64,
+    /// How many times further each louder draw moves what it moves.
+    growth: Vec<f64>,
+}
+
+/// So many times further than noise grows, and it is a tie.
+const TIPPED: f64 = 3.0;
+
+impl Ties {
+    fn of_slice(held: &Held, run: &Run) -> Self {
+        if held.loud.is_empty() || run.count < FEW {
+            return Self { usual: 0.0, growth: vec![1.0; held.loud.len()] };
+        }
+        let sorted = |draws: &[Vec<f64>]| {
+            let furthest =
+                |i: usize| draws.iter().map(|draw| difference(held.reference[i], draw[i])).fold(0.0, f64::max);
+            let mut list: Vec<f64> = run.indices().map(furthest).collect();
+            list.sort_by(f64::total_cmp);
+            list
+        };
+        let loud: Vec<Vec<f64>> = held.loud.iter().map(|draw| sorted(std::slice::from_ref(draw))).collect();
+        Self::of(&sorted(held.draws), &loud)
+    }
+
+    /// From the differences of the plain draws (the furthest at each place) and of each louder one, both ascending.
+    pub(super) fn of(plain: &[f64], loud: &[Vec<f64>]) -> Self {
+        let at = |list: &[f64], share: f64| match list.len() {
+            0 => 0.0,
+            count => list[((count - 1) as f64 * share).round() as usize],
+        };
+        // Half of the elements tell best, unless they do not move at all.
+        let share = SHARES.iter().map(|(share, _)| *share).find(|&share| at(plain, share) > 0.0);
+        let growth = |loud: &Vec<f64>| share.map_or(1.0, |share| (at(loud, share) / at(plain, share)).max(1.0));
+        Self { usual: at(plain, 0.99), growth: loud.iter().map(growth).collect() }
+    }
+
+    /// How far noise takes an element that the plain draws move so far and the louder ones so: all the way where
+    /// something tipped, else as far as noise of the usual loudness would.
+    pub(super) fn explain(&self, quiet: f64, loud: &[f64]) -> f64 {
+        let usual = self.usual.max(quiet);
+        let one = |(&moved, &growth): (&f64, &f64)| match moved / growth {
+            scaled if scaled > TIPPED * usual => moved,
+            scaled => scaled,
+        };
+        loud.iter().zip(&self.growth).map(one).fold(quiet, f64::max)
     }
 }
 
@@ -216,15 +283,15 @@ pub(super) fn slice_at(dims: &[i64], index: usize) -> Option<Slice> {
     runs(dims).into_iter().find(|run| run.indices().any(|i| i == index)).map(|run| run.slice)
 }
 /// The difference; infinite ones count where the two are not the same, and are held apart elsewhere.
-fn difference(a: f32, b: f32) -> f64 {
+fn difference(a: f64, b: f64) -> f64 {
     if a == b || (a.is_nan() && b.is_nan()) || !a.is_finite() || !b.is_finite() {
         return 0.0; // whether they are NaN at the same places is looked at before
     }
-    (a as f64 - b as f64).abs()
+    (a - b).abs()
 }
 
-fn finite(x: f32) -> f64 {
-    if x.is_finite() { x.abs() as f64 } else { 0.0 }
+fn finite(x: f64) -> f64 {
+    if x.is_finite() { x.abs() } else { 0.0 }
 }
 
 fn quantiles(buffer: &mut Vec<f64>, values: impl Iterator<Item = f64>) -> [f64; 3] {
@@ -247,4 +314,29 @@ fn deviation(values: impl Iterator<Item = f64> + Clone) -> f64 {
     let mean = finite.clone().sum::<f64>() / count;
     let spread = (finite.map(|x| (x - mean).powi(2)).sum::<f64>() / count).sqrt();
     spread.max(mean.abs() * 1e-3)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// 64 elements: plain draws move each by a millionth or so, louder ones by 64 times that.
+    fn ties() -> Ties {
+        let plain: Vec<f64> = (0..64).map(|i| 1e-6 * (1.0 + i as f64 / 64.0)).collect();
+        let loud = plain.iter().map(|x| 64.0 * x).collect();
+        Ties::of(&plain, &[loud])
+    }
+
+    #[test]
+    fn louder_noise_explains_no_more_than_its_share() {
+        let ties = ties();
+        assert!((ties.explain(1e-6, &[64e-6]) - 1e-6).abs() < 1e-9);
+        assert!((ties.explain(1e-6, &[150e-6]) - 150e-6 / 64.0).abs() < 1e-9, "twice as sensitive is no tie");
+    }
+
+    #[test]
+    fn where_something_tips_the_whole_jump_is_explained() {
+        assert_eq!(ties().explain(1e-6, &[0.5]), 0.5);
+        assert_eq!(Ties::of(&[0.0; 64], &[vec![0.0; 64]]).explain(0.0, &[0.5]), 0.5, "nothing else moves at all");
+    }
 }

@@ -40,6 +40,11 @@ impl Random {
         if count == 0 { 0 } else { (self.next() % count as u64) as usize }
     }
 
+    /// A whole number from `-most` to `most`.
+    pub fn within(&mut self, most: i32) -> i32 {
+        (self.next() % (2 * most.unsigned_abs() as u64 + 1)) as i32 - most
+    }
+
     /// Roughly normal, mean 0, deviation 1: a sum of four uniforms.
     pub fn normal(&mut self) -> f32 {
         let sum: f32 = (0..4).map(|_| self.unit()).sum();

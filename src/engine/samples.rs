@@ -3,6 +3,7 @@
 //! What an input is shows in its shape and in who reads it, not in the model's name:
 //! - an image (rank 4, 1 to 4 channels first or last): a drawn picture, another one for each batch element;
 //! - an index (it reaches a Gather, a OneHot): whole numbers below the table's size;
+//! - a length (an LSTM reads it as one, or it is called so): as many steps as there are, at most;
 //! - a switch (it is compared with a constant, as a sampling rate is): one of the constants it is compared with;
 //! - a mask: ones; a state: small values; any other float: a few sines and some noise, as speech and features have.
 //!
@@ -105,10 +106,21 @@ fn sample(graph: &Graph, id: ValueId, dtype: DType, dims: &[i64], random: &mut R
         Some(Use::Index(limit)) => (0..count).map(|_| random.below(limit.max(1) as usize) as i64).collect(),
         None if is_called(name, &["rate"]) || name == "sr" => vec![16_000; count],
         None if is_called(name, &["segment", "token_type"]) => vec![0; count],
-        None if is_called(name, &["len"]) => vec![16; count],
+        Some(Use::Length(limit)) => (0..count as i64).map(|i| (limit - i).max(1)).collect(),
+        None if is_called(name, &["len"]) => vec![longest(graph, id).clamp(1, 16); count],
         None => (0..count).map(|_| random.below(16) as i64).collect(),
     };
     Tensor::from_i64s(name, dtype, dims, &values)
+}
+
+/// The longest sequence that the other inputs can hold, taken to stand in one of their first two dimensions.
+fn longest(graph: &Graph, id: ValueId) -> i64 {
+    let others = graph.inputs.iter().filter(|&&other| other != id);
+    let long = others.filter_map(|&other| {
+        let shape = graph.value(other).static_shape().filter(|shape| shape.len() > 1)?;
+        shape.iter().take(2).copied().max()
+    });
+    long.min().unwrap_or(16)
 }
 
 fn is_called(name: &str, words: &[&str]) -> bool {
@@ -162,6 +174,8 @@ enum Use {
     Switch(Vec<i64>),
     /// It picks one of this many rows.
     Index(i64),
+    /// It says how many of this many steps count.
+    Length(i64),
 }
 
 /// Follows a whole number through operators that only move it, up to `depth` of them.
@@ -179,8 +193,23 @@ fn reader(graph: &Graph, id: ValueId, depth: usize) -> Option<Use> {
             "Gather" | "GatherElements" if node.input(1) == Some(id) => {
                 let axis = node.int("axis").unwrap_or(0);
                 let shape = graph.value(node.input(0)?).static_shape()?;
-                let axis = if axis < 0 { axis + shape.len() as i64 } else { axis };
-                return shape.get(usize::try_from(axis).ok()?).map(|&size| Use::Index(size));
+                return along(&shape, axis).map(Use::Index);
+            }
+            "ScatterElements" | "Scatter" if node.input(1) == Some(id) => {
+                let shape = graph.value(node.input(0)?).static_shape()?;
+                return along(&shape, node.int("axis").unwrap_or(0)).map(Use::Index);
+            }
+            "LSTM" | "GRU" | "RNN" if node.input(4) == Some(id) => {
+                let shape = graph.value(node.input(0)?).static_shape()?;
+                return along(&shape, node.int("layout").unwrap_or(0)).map(Use::Length);
+            }
+            "ReverseSequence" if node.input(1) == Some(id) => {
+                let shape = graph.value(node.input(0)?).static_shape()?;
+                return along(&shape, node.int("time_axis").unwrap_or(0)).map(Use::Length);
+            }
+            "TopK" if node.input(1) == Some(id) => {
+                let shape = graph.value(node.input(0)?).static_shape()?;
+                return along(&shape, node.int("axis").unwrap_or(-1)).map(Use::Length);
             }
             "OneHot" if node.input(0) == Some(id) => {
                 return constant(node.input(1))?.first().map(|&depth| Use::Index(depth));
@@ -198,9 +227,16 @@ fn reader(graph: &Graph, id: ValueId, depth: usize) -> Option<Use> {
     None
 }
 
+/// The size along an axis, which may be counted from the end.
+fn along(shape: &[i64], axis: i64) -> Option<i64> {
+    let axis = if axis < 0 { axis + shape.len() as i64 } else { axis };
+    shape.get(usize::try_from(axis).ok()?).copied()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::graph::Node;
     use crate::graph::builder::Build;
 
     #[test]
@@ -225,6 +261,21 @@ mod tests {
         let model = build.finish(&[rows]);
         let values = for_model(&model, 3)["tokens"].to_i64s().unwrap();
         assert!(values.iter().all(|x| (0..5).contains(x)) && values.contains(&4), "{values:?}");
+    }
+
+    #[test]
+    fn lengths_are_no_longer_than_what_they_measure() {
+        let mut build = Build::new();
+        let x = build.input("x", DType::Float, &[5, 3, 4]);
+        let [w, r] = [build.weight("w", &[1, 28, 4]), build.weight("r", &[1, 28, 7])];
+        let used = build.input("used", DType::Int32, &[3]);
+        build.input("frame_lengths", DType::Int64, &[2]);
+        let mut lstm = Node::new("LSTM", [x, w, r], []).named("lstm").with("hidden_size", 7);
+        lstm.inputs.extend([None, Some(used)]);
+        let y = build.node(lstm);
+        let inputs = for_model(&build.finish(&[y]), 0);
+        assert_eq!(inputs["used"].to_i64s().unwrap(), [5, 4, 3]);
+        assert_eq!(inputs["frame_lengths"].to_i64s().unwrap(), [5, 5]);
     }
 
     #[test]

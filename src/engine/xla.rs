@@ -8,7 +8,7 @@ mod borders;
 
 use std::path::{Path, PathBuf};
 
-use super::worker::{Form, Limits, Start, Worker};
+use super::worker::{Form, Limits, PYTHON_MODULE, Start, Worker};
 use super::{Engine, EngineError, Placement, Session, Tensors, emulate};
 use crate::graph::Model;
 use crate::lower::{self, LowerError, Weights, hlo};
@@ -40,7 +40,7 @@ impl Xla {
     /// As [`Xla::start`].
     pub fn with_python(python: PathBuf, double: bool, limits: Limits) -> Result<Self, EngineError> {
         let label = if double { "xla (float64)" } else { "xla" };
-        let start = Start::Program(python, vec!["-c".into(), SCRIPT.into()]);
+        let start = Start::Python(python, vec![("xla.py", SCRIPT), PYTHON_MODULE]);
         let worker = Worker::with_form(label, start, limits, Box::new(Hlo)).map_err(|error| match error {
             EngineError::Absent { engine, problem, .. } => EngineError::Absent {
                 engine,

@@ -6,6 +6,8 @@
 //! a fault in one channel is named by what happens there.
 
 mod shapes;
+#[cfg(test)]
+mod tests;
 mod variants;
 
 use serde::{Deserialize, Serialize};

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use super::shapes::Size;
 use super::value::is_placeholder;
 use super::{Dim, Graph, GraphError, Model, ValueId};
 
@@ -49,10 +50,10 @@ pub fn freeze(model: &mut Model, sizes: &Freeze) -> Result<(), GraphError> {
                         return Err(wrong(format!("gives {size} where the model was exported with {fixed}: {said}")));
                     }
                     Dim::Symbol(symbol) if !is_placeholder(symbol) => {
-                        if let Some(&other) = names.get(symbol).filter(|&&other| other != size) {
+                        if let Some(other) = known(symbol, &names).filter(|&other| other != size) {
                             return Err(wrong(format!("gives {size} for {symbol}, which is {other} already")));
                         }
-                        names.insert(symbol.clone(), size);
+                        learn(symbol, size, &mut names);
                     }
                     _ => {}
                 }
@@ -107,6 +108,35 @@ fn freeze_batch(graph: &mut Graph, batch: i64, names: &mut HashMap<String, i64>)
     }
 }
 
+/// The number that a size's name or expression (`past + 1`) comes to, as far as the names in it are known.
+fn known(symbol: &str, names: &HashMap<String, i64>) -> Option<i64> {
+    names.get(symbol).copied().or_else(|| Size::parse(symbol).with(names).fixed().filter(|&size| size >= 0))
+}
+
+/// Keeps the number of a size's name, and, where it is an expression of one name that grows with it, that name's number.
+fn learn(symbol: &str, size: i64, names: &mut HashMap<String, i64>) {
+    names.insert(symbol.to_string(), size);
+    let expression = Size::parse(symbol);
+    let mut inside: Vec<String> = Vec::new();
+    expression.names(&mut |name| inside.push(name.to_string()));
+    inside.retain(|name| !names.contains_key(name));
+    inside.dedup();
+    let [unknown] = inside.as_slice() else { return };
+    let at = |number: i64| {
+        let mut tried = names.clone();
+        tried.insert(unknown.clone(), number);
+        expression.with(&tried).fixed()
+    };
+    if let (Some(none), Some(one)) = (at(0), at(1))
+        && one > none
+        && let number = (size - none) / (one - none)
+        && number >= 0
+        && at(number) == Some(size)
+    {
+        names.insert(unknown.clone(), number);
+    }
+}
+
 /// Puts numbers for names on every value, in subgraphs too.
 fn replace_names(graph: &mut Graph, names: &HashMap<String, i64>) {
     if names.is_empty() {
@@ -115,8 +145,8 @@ fn replace_names(graph: &mut Graph, names: &HashMap<String, i64>) {
     let ids: Vec<ValueId> = graph.values().map(|(id, _)| id).collect();
     for id in ids {
         for dim in graph.value_mut(id).shape.iter_mut().flatten() {
-            if let Dim::Symbol(name) = dim
-                && let Some(&size) = names.get(name)
+            if let Dim::Symbol(symbol) = dim
+                && let Some(size) = known(symbol, names)
             {
                 *dim = Dim::Fixed(size);
             }
@@ -127,39 +157,94 @@ fn replace_names(graph: &mut Graph, names: &HashMap<String, i64>) {
     }
 }
 
+/// Freezes the sizes that are given and assumes the others, with a sentence about each for the report. What an input's
+/// dimensions are is told from the model as it was exported: a batch that is given makes no sequence a batch.
+///
+/// # Errors
+/// As [`freeze`].
+pub fn settle(model: &mut Model, given: &Freeze) -> Result<Vec<String>, GraphError> {
+    let roles = Roles::of(model, given.batch);
+    freeze(model, given)?;
+    let (sizes, said) = assumed_in(model, &roles);
+    freeze(model, &sizes)?;
+    Ok(said)
+}
+
 /// Sizes for every input that has free ones, with a sentence about each for the report: the first guess at which every
 /// node can run, else the first. Inputs of unknown rank are left alone.
 pub fn assumed(model: &Model) -> (Freeze, Vec<String>) {
+    assumed_in(model, &Roles::of(model, None))
+}
+
+/// What the inputs' dimensions are.
+struct Roles {
+    /// The dimension of each input that counts what is computed at once.
+    batch: HashMap<ValueId, usize>,
+    /// How much that is.
+    at_once: i64,
+}
+
+impl Roles {
+    fn of(model: &Model, batch: Option<i64>) -> Self {
+        let axis = |dims: &[Dim]| usize::from(is_layered(dims));
+        let shape = |id: ValueId| model.graph.value(id).shape.as_deref();
+        let inputs = model.graph.inputs.iter();
+        let batches = inputs.filter_map(|&id| Some((id, axis(shape(id)?)))).collect();
+        Self { batch: batches, at_once: batch.unwrap_or(1) }
+    }
+}
+
+/// Whether the batch stands behind the layers of a recurrent state: `[2, batch, hidden]`.
+fn is_layered(dims: &[Dim]) -> bool {
+    dims.len() == 3 && dims[0].fixed().is_some_and(|size| size > 1)
+}
+
+fn assumed_in(model: &Model, roles: &Roles) -> (Freeze, Vec<String>) {
     let runs = |sizes: &Freeze| {
         let mut trial = model.clone();
         freeze(&mut trial, sizes).is_ok() && super::shapes::infer(&mut trial).is_ok()
     };
-    let guesses = IMAGES.iter().map(|image| guess_all(model, *image));
-    let first = guess_all(model, IMAGES[0]);
+    let guesses = IMAGES.iter().map(|image| guess_all(model, roles, *image));
+    let first = guess_all(model, roles, IMAGES[0]);
     if first.0.shapes.is_empty() || runs(&first.0) {
         return first;
     }
     guesses.skip(1).find(|(sizes, _)| runs(sizes)).unwrap_or(first)
 }
 
-fn guess_all(model: &Model, free_image: [i64; 2]) -> (Freeze, Vec<String>) {
+fn guess_all(model: &Model, roles: &Roles, free_image: [i64; 2]) -> (Freeze, Vec<String>) {
     let graph = &model.graph;
     let image = model.property("imgsz").and_then(image_size);
+    let free = |id: &ValueId| {
+        let dims = graph.value(*id).shape.as_deref()?;
+        let batch = roles.batch.get(id).copied().unwrap_or(0);
+        let guesses = guess(dims, batch, roles.at_once, image, free_image);
+        dims.iter().any(|dim| dim.fixed().is_none()).then_some((*id, dims, guesses))
+    };
+    let free: Vec<(ValueId, &[Dim], Vec<i64>)> = graph.inputs.iter().filter_map(free).collect();
+    // Names first: what is an expression of them follows.
     let mut names: HashMap<String, i64> = HashMap::new();
+    for plain in [true, false] {
+        for (dim, &guess) in free.iter().flat_map(|(_, dims, guesses)| dims.iter().zip(guesses)) {
+            if let Dim::Symbol(symbol) = dim
+                && !is_placeholder(symbol)
+                && plain == Size::parse(symbol).name().is_some()
+                && known(symbol, &names).is_none()
+            {
+                learn(symbol, guess, &mut names);
+            }
+        }
+    }
     let mut sizes = Freeze::default();
     let mut said = Vec::new();
-    for &id in &graph.inputs {
+    for (id, dims, guesses) in free {
         let value = graph.value(id);
-        let Some(dims) = value.shape.as_ref().filter(|dims| dims.iter().any(|dim| dim.fixed().is_none())) else {
-            continue;
-        };
-        let guesses = guess(dims, image, free_image);
         let shape: Vec<i64> = dims
             .iter()
             .zip(guesses)
             .map(|(dim, guess)| match dim {
                 Dim::Fixed(size) => *size,
-                Dim::Symbol(name) if !is_placeholder(name) => *names.entry(name.clone()).or_insert(guess),
+                Dim::Symbol(symbol) if !is_placeholder(symbol) => known(symbol, &names).unwrap_or(guess),
                 Dim::Symbol(_) | Dim::Unknown => guess,
             })
             .collect();
@@ -175,13 +260,11 @@ fn guess_all(model: &Model, free_image: [i64; 2]) -> (Freeze, Vec<String>) {
     (sizes, said)
 }
 
-/// A guess for each dimension.
-fn guess(dims: &[Dim], image: Option<[i64; 2]>, free_image: [i64; 2]) -> Vec<i64> {
+/// A guess for each dimension, of which one is the batch.
+fn guess(dims: &[Dim], batch: usize, at_once: i64, image: Option<[i64; 2]>, free_image: [i64; 2]) -> Vec<i64> {
     let mut guesses = vec![SEQUENCE; dims.len()];
-    // The batch stands first, or, behind the layers of a recurrent state [2, batch, hidden], second.
-    let layers = dims.len() == 3 && dims[0].fixed().is_some_and(|size| size > 1);
-    if let Some(batch) = guesses.get_mut(layers as usize) {
-        *batch = 1;
+    if let Some(guess) = guesses.get_mut(batch) {
+        *guess = at_once;
     }
     if dims.len() == 4 {
         let few = |dim: &Dim| dim.fixed().is_some_and(|size| size <= 4);
@@ -294,6 +377,44 @@ mod tests {
         let state = b.input("state", DType::Float, &[2, -1, 128]);
         let y = b.op("Relu", "y", &[state]);
         assert_eq!(assumed(&b.finish(&[y])).0.shapes, [("state".to_string(), vec![2, 1, 128])]);
+    }
+
+    /// Gives inputs their sizes by name: `-1` is `N1` elsewhere in these tests.
+    fn named(inputs: &[(&str, &[&str])]) -> Model {
+        let mut b = Build::new();
+        let ids: Vec<ValueId> =
+            inputs.iter().map(|(name, dims)| b.input(name, DType::Float, &vec![1; dims.len()])).collect();
+        let y = b.op("Relu", "y", &[ids[0]]);
+        let mut model = b.finish(&[y]);
+        for (id, (_, dims)) in ids.into_iter().zip(inputs) {
+            let dim = |text: &&str| text.parse().map_or_else(|_| Dim::Symbol(text.to_string()), Dim::Fixed);
+            model.graph.value_mut(id).shape = Some(dims.iter().map(dim).collect());
+        }
+        model
+    }
+
+    #[test]
+    fn a_batch_that_is_given_makes_no_sequence_a_batch() {
+        let inputs: &[(&str, &[&str])] = &[("sound", &["batch", "frames", "80"]), ("state", &["2", "n", "64"])];
+        let mut model = named(inputs);
+        settle(&mut model, &Freeze { batch: Some(2), ..Default::default() }).unwrap();
+        assert_eq!(
+            (shape(&model, "sound").as_str(), shape(&model, "state").as_str()),
+            ("float[2,512,80]", "float[2,2,64]")
+        );
+    }
+
+    #[test]
+    fn a_size_that_is_an_expression_follows_its_names() {
+        let inputs: &[(&str, &[&str])] = &[("mask", &["batch", "past + 1"]), ("cache", &["batch", "4", "past", "64"])];
+        let mut model = named(inputs);
+        assert_eq!(assumed(&model).0.shapes[0].1, [1, assumed(&model).0.shapes[1].1[2] + 1]);
+        let given = Freeze { shapes: vec![("mask".into(), vec![1, 17])], batch: None };
+        freeze(&mut model, &given).unwrap();
+        assert_eq!(shape(&model, "cache"), "float[1,4,16,64]");
+        let wrong = Freeze { shapes: vec![given.shapes[0].clone(), ("cache".into(), vec![1, 4, 9, 64])], batch: None };
+        let told = freeze(&mut named(inputs), &wrong).unwrap_err().to_string();
+        assert!(told.contains("gives 9 for past, which is 16 already"), "{told}");
     }
 
     #[test]

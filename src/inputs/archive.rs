@@ -13,6 +13,7 @@ use safetensors::tensor::{Metadata, TensorView};
 use super::{InputError, npy};
 use crate::engine::Tensors;
 use crate::onnx::{DType, Tensor};
+use crate::scratch::ScratchFile;
 
 /// A longer header than this is junk.
 const MAX_HEADER: u64 = 100 << 20;
@@ -155,7 +156,8 @@ pub fn write(path: &Path, tensors: &Tensors) -> Result<(), InputError> {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let told = |error: std::io::Error| failed(format!("cannot be written: {error}"));
     let form = form(path)?;
-    let mut file = tempfile::NamedTempFile::new_in(folder).map_err(told)?;
+    let mut scratch = ScratchFile::new_in(folder).map_err(told)?;
+    let file = scratch.file();
     match form {
         Form::Npy => {
             let [tensor] = tensors.values().collect::<Vec<_>>()[..] else {
@@ -164,7 +166,7 @@ pub fn write(path: &Path, tensors: &Tensors) -> Result<(), InputError> {
             file.write_all(&npy::write(tensor).map_err(failed)?).map_err(told)?;
         }
         Form::Npz => {
-            let mut archive = zip::ZipWriter::new(file.as_file_mut());
+            let mut archive = zip::ZipWriter::new(&mut *file);
             let options = zip::write::SimpleFileOptions::default()
                 .compression_method(zip::CompressionMethod::Stored)
                 .large_file(true);
@@ -195,19 +197,15 @@ pub fn write(path: &Path, tensors: &Tensors) -> Result<(), InputError> {
             file.write_all(&bytes).map_err(told)?;
         }
     }
-    persist(file, path).map_err(told)
+    persist(scratch, path).map_err(told)
 }
 
-/// Renames a finished file into its place, with the permissions that a new file has.
-fn persist(file: tempfile::NamedTempFile, path: &Path) -> std::io::Result<()> {
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::PermissionsExt;
-        let mode = std::fs::metadata(path).map_or(0o644, |old| old.permissions().mode());
-        file.as_file().set_permissions(std::fs::Permissions::from_mode(mode))?;
+/// Renames a finished file into its place, with the permissions of the file that it replaces.
+fn persist(mut scratch: ScratchFile, path: &Path) -> std::io::Result<()> {
+    if let Ok(old) = std::fs::metadata(path) {
+        scratch.file().set_permissions(old.permissions())?;
     }
-    file.persist(path).map_err(|error| error.error)?;
-    Ok(())
+    scratch.persist(path)
 }
 
 fn open(path: &Path) -> Result<File, InputError> {

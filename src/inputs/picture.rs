@@ -135,6 +135,12 @@ impl PictureInput {
     pub fn tensor(&self, pictures: &[DynamicImage]) -> Result<(Tensor, Vec<Fit>), String> {
         let Some(first) = pictures.first() else { return Err("no picture was given".into()) };
         let (width, height) = self.size_for(first.width(), first.height());
+        if width.saturating_mul(height) as u64 > MOST_PIXELS {
+            let (wide, high) = (first.width(), first.height());
+            return Err(format!(
+                "is {wide} x {high}, which would be fitted into {width} x {height} pixels; give a smaller size with --shape"
+            ));
+        }
         let scaled = self.dtype.is_float();
         let mut values = vec![0f32; pictures.len() * self.channels * width * height];
         let mut fits = Vec::with_capacity(pictures.len());

@@ -67,6 +67,15 @@ impl Array {
     }
 }
 
+/// The pictures for one input.
+#[derive(Debug)]
+struct Pictures {
+    input: PictureInput,
+    files: Vec<PathBuf>,
+    /// How many go into a run.
+    batch: usize,
+}
+
 /// The runs that the given inputs make.
 #[derive(Debug)]
 pub struct Plan {
@@ -74,7 +83,7 @@ pub struct Plan {
     /// Arrays by input: one for all runs, or one for each.
     arrays: IndexMap<String, Vec<Array>>,
     /// Pictures by input.
-    pictures: IndexMap<String, (PictureInput, Vec<PathBuf>)>,
+    pictures: IndexMap<String, Pictures>,
     /// Which input shows what the model sees, where arrays were given.
     shown: Option<PictureInput>,
     /// Elements of one array that are spread over the runs, and how many a run takes.
@@ -119,10 +128,16 @@ impl Plan {
         self.runs
     }
 
+    /// The files that the inputs are read from.
+    pub fn files(&self) -> impl Iterator<Item = &Path> {
+        let arrays = self.arrays.values().flatten().map(|array| array.path.as_path());
+        arrays.chain(self.pictures.values().flat_map(|pictures| &pictures.files).map(PathBuf::as_path))
+    }
+
     /// How many pictures, or other batch elements, go in altogether.
     pub fn pictures(&self) -> usize {
         match (self.pictures.values().next(), self.split) {
-            (Some((_, files)), _) => files.len(),
+            (Some(pictures), _) => pictures.files.len(),
             (None, Some((elements, _))) => elements,
             (None, None) => {
                 let given = self.shown.as_ref().and_then(|shown| self.arrays.get(&shown.name)?.first());
@@ -157,7 +172,9 @@ impl Plan {
             })?,
         };
         let name = input.name.clone();
-        self.pictures.entry(name).or_insert_with(|| (input, Vec::new())).1.push(path.to_path_buf());
+        let pictures = self.pictures.entry(name);
+        let pictures = pictures.or_insert_with(|| Pictures { input, files: Vec::new(), batch: 1 });
+        pictures.files.push(path.to_path_buf());
         Ok(())
     }
 
@@ -221,7 +238,7 @@ impl Plan {
     /// Counts the runs, and decides which arrays are spread over them.
     fn count(&mut self, options: &Options) -> Result<(), InputError> {
         let mut counts: Vec<(String, usize)> = Vec::new();
-        for (name, (_, files)) in &self.pictures {
+        for (name, Pictures { files, batch: taken, .. }) in &mut self.pictures {
             let fixed = self.slots.iter().find(|slot| slot.name == *name).and_then(Slot::batch);
             let batch = match (fixed, options.batch) {
                 (Some(fixed), Some(asked)) if fixed != asked as i64 => {
@@ -232,6 +249,7 @@ impl Plan {
                 (Some(fixed), _) => usize::try_from(fixed).unwrap_or(1).max(1),
                 (None, asked) => asked.unwrap_or(1).max(1),
             };
+            *taken = batch;
             self.batch = batch;
             counts.push((format!("{} pictures for '{name}'", files.len()), files.len().div_ceil(batch)));
         }
@@ -354,10 +372,10 @@ impl Plan {
             }
             tensors.insert(name.clone(), tensor.renamed(name));
         }
-        for (name, (input, all)) in &self.pictures {
-            let mine = &all[run * self.batch..((run + 1) * self.batch).min(all.len())];
+        for (name, Pictures { input, files: all, batch }) in &self.pictures {
+            let mine = &all[run * batch..((run + 1) * batch).min(all.len())];
             let mut pictures = mine.iter().map(|path| picture::read(path)).collect::<Result<Vec<DynamicImage>, _>>()?;
-            while pictures.len() < self.batch {
+            while pictures.len() < *batch {
                 pictures.push(pictures[pictures.len() - 1].clone());
             }
             let wrong = |problem: String| InputError::Tensor {
@@ -384,7 +402,7 @@ impl Plan {
         self.make_up(&mut tensors, models)?;
         tensors.sort_by_cached_key(|name, _| self.slots.iter().position(|slot| slot.name == *name));
         let batch = self.batch_of(&tensors);
-        let pictured = self.pictures.values().next().map(|(input, _)| input).or(self.shown.as_ref());
+        let pictured = self.pictures.values().next().map(|pictures| &pictures.input).or(self.shown.as_ref());
         let picture_size = pictured.and_then(|input| input.size_of(tensors.get(&input.name)?)).unwrap_or_default();
         if frames.is_empty() {
             frames = self.frames(run, &tensors, batch.max(1), picture_size, keep);

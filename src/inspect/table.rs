@@ -36,7 +36,8 @@ pub fn text(file: &str, facts: &Facts) -> String {
         lines.push(String::new());
         layers(&mut lines, facts);
     }
-    lines.join("\n")
+    // A name with a line break in it makes no second line.
+    lines.iter().map(|line| line.replace('\n', "\\n")).collect::<Vec<_>>().join("\n")
 }
 
 fn weights(facts: &Facts) -> String {

@@ -39,6 +39,15 @@ pub enum Problem {
 }
 
 impl Problem {
+    /// The node or tensor at fault, where there is one.
+    pub fn place(&self) -> Option<String> {
+        match self {
+            Problem::Tensor { name, .. } | Problem::External { name, .. } => Some(format!("tensor '{name}'")),
+            Problem::Graph { place, .. } => Some(place.clone()),
+            _ => None,
+        }
+    }
+
     /// The problem as an error of this file.
     pub fn in_file(self, file: &Path) -> OnnxError {
         OnnxError { file: file.to_path_buf(), problem: self }

@@ -14,7 +14,7 @@ use half::{bf16, f16};
 
 use super::proto::{ModelProto, StringStringEntryProto, TensorProto};
 use super::read::for_each_tensor;
-use super::{DType, Payload, TensorError};
+use super::{DType, Payload, TensorError, small};
 
 /// The `external_data` location that marks a stripped tensor.
 pub const LOCATION: &str = "porter-fill";
@@ -87,7 +87,7 @@ impl Fill {
 
     /// Length of the drawn values in bytes.
     pub fn byte_len(&self) -> usize {
-        self.count * (self.dtype.bits() / 8)
+        (self.count * self.dtype.bits()).div_ceil(8)
     }
 
     /// Element `i`, before it is rounded to the tensor's type.
@@ -104,12 +104,19 @@ impl Fill {
     /// Draws the bytes, at most `chunk` elements at a time.
     pub(super) fn for_each_chunk(&self, chunk: usize, take: &mut dyn FnMut(&[u8])) {
         let mut out = Vec::with_capacity(chunk * 8);
+        let codes = small::is_small(self.dtype).then(|| small::Codes::of(self.dtype));
         let mut start = 0;
         while start < self.count {
             let range = start..self.count.min(start + chunk);
             start = range.end;
             out.clear();
             let values = range.map(|i| self.value(i));
+            // Chunks are a multiple of eight elements, so that packed ones end with a byte.
+            if let Some(codes) = &codes {
+                small::pack(self.dtype, values.map(|x| codes.nearest(x)), &mut out);
+                take(&out);
+                continue;
+            }
             match self.dtype {
                 DType::Float => out.extend(values.flat_map(|x| (x as f32).to_le_bytes())),
                 DType::Double => out.extend(values.flat_map(f64::to_le_bytes)),
@@ -133,13 +140,15 @@ pub fn count(model: &ModelProto) -> usize {
     filled
 }
 
-/// The types a recipe can be rounded to. Integers truncate towards zero, as numpy's `astype` does.
+/// The types a recipe can be rounded to. Integers truncate towards zero, as numpy's `astype` does; small numbers that are
+/// packed, and those beyond a small type's largest, are as [`small`] says.
 pub fn supports(dtype: DType) -> bool {
     use DType::*;
-    matches!(
-        dtype,
-        Float | Double | Float16 | Bfloat16 | Int8 | Uint8 | Int16 | Uint16 | Int32 | Uint32 | Int64 | Uint64
-    )
+    small::is_small(dtype)
+        || matches!(
+            dtype,
+            Float | Double | Float16 | Bfloat16 | Int8 | Uint8 | Int16 | Uint16 | Int32 | Uint32 | Int64 | Uint64
+        )
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ pub mod fill;
 pub mod payload;
 pub mod proto;
 mod read;
+mod small;
 pub mod strip;
 mod tensor;
 pub(crate) mod wire;

@@ -12,6 +12,7 @@ use prost::Message;
 use super::proto::{LOCATION_EXTERNAL, ModelProto, StringStringEntryProto, TensorProto};
 use super::read::try_for_each_tensor;
 use super::{OnnxError, Problem};
+use crate::scratch::{ScratchFile, ScratchFolder};
 
 /// The most bytes a protobuf message may have, less room for the fields around the tensors.
 const PROTOBUF_LIMIT: usize = (1 << 31) - (1 << 20);
@@ -49,12 +50,28 @@ pub fn write_with_limit(path: &Path, model: &ModelProto, limit: usize) -> Result
     .map_err(|error| Problem::from(error).in_file(data_path))?;
     // Both files are whole before either gets its name.
     let main = fill_beside(path, |file| stream(file, |buf| slim.encode_raw(buf))).map_err(at)?;
-    data.persist(data_path).map_err(|error| Problem::from(error.error).in_file(data_path))?;
+    place_both(data, data_path, main, path)
+}
+
+/// Gives a model's two files their names: both, or neither. What stood under the data file's name is put back where the
+/// model itself cannot be placed, for an older model there still reads it.
+fn place_both(data: ScratchFile, data_path: &Path, main: ScratchFile, path: &Path) -> Result<(), OnnxError> {
+    let told = |error: io::Error, path: &Path| Problem::from(error).in_file(path);
+    let folder = match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    let aside = ScratchFolder::new_in(folder).map_err(|error| told(error, data_path))?;
+    let old = aside.path().join("data");
+    let had_data = std::fs::hard_link(data_path, &old).is_ok();
+    data.persist(data_path).map_err(|error| told(error, data_path))?;
     main.persist(path).map_err(|error| {
-        let _ = std::fs::remove_file(data_path); // half a model is none
-        at(error.error)
-    })?;
-    Ok(())
+        let restored = had_data && std::fs::rename(&old, data_path).is_ok();
+        if !restored {
+            let _ = std::fs::remove_file(data_path); // half a model is none
+        }
+        told(error, path)
+    })
 }
 
 /// Writes any message to `path`, whole or not at all.
@@ -102,12 +119,11 @@ fn place(path: &Path, fill: impl FnOnce(&mut File) -> io::Result<()>) -> io::Res
     if std::fs::metadata(path).is_ok_and(|meta| !meta.is_file() && !meta.is_dir()) {
         return fill(&mut File::options().write(true).open(path)?);
     }
-    fill_beside(path, fill)?.persist(path).map_err(|error| error.error)?;
-    Ok(())
+    fill_beside(path, fill)?.persist(path)
 }
 
 /// Fills a temporary file in the folder of `path`, which goes away unless it is given a name.
-fn fill_beside(path: &Path, fill: impl FnOnce(&mut File) -> io::Result<()>) -> io::Result<tempfile::NamedTempFile> {
+fn fill_beside(path: &Path, fill: impl FnOnce(&mut File) -> io::Result<()>) -> io::Result<ScratchFile> {
     if path.is_dir() {
         return Err(io::Error::new(io::ErrorKind::IsADirectory, "is a folder; name the file to write"));
     }
@@ -120,12 +136,9 @@ fn fill_beside(path: &Path, fill: impl FnOnce(&mut File) -> io::Result<()>) -> i
         let told = format!("cannot be written: '{}' {what}", folder.display());
         return Err(io::Error::new(io::ErrorKind::NotFound, told));
     }
-    let mut temporary = tempfile::Builder::new()
-        .prefix(".porter-")
-        .permissions_as_umask()
-        .tempfile_in(folder)
+    let mut temporary = ScratchFile::new_in(folder)
         .map_err(|error| io::Error::new(error.kind(), format!("cannot be written: {}", without_path(&error))))?;
-    fill(temporary.as_file_mut())?;
+    fill(temporary.file())?;
     Ok(temporary)
 }
 
@@ -133,22 +146,6 @@ fn fill_beside(path: &Path, fill: impl FnOnce(&mut File) -> io::Result<()>) -> i
 fn without_path(error: &io::Error) -> String {
     let told = error.to_string();
     told.split(" at path ").next().unwrap_or_default().to_string()
-}
-
-trait UmaskPermissions {
-    fn permissions_as_umask(&mut self) -> &mut Self;
-}
-
-impl UmaskPermissions for tempfile::Builder<'_, '_> {
-    /// Temporary files are private by default; a model is to be as readable as any file the user makes.
-    fn permissions_as_umask(&mut self) -> &mut Self {
-        #[cfg(unix)]
-        {
-            use std::os::unix::fs::PermissionsExt;
-            self.permissions(std::fs::Permissions::from_mode(0o666)); // open(2) applies the umask
-        }
-        self
-    }
 }
 
 fn stream(file: &mut File, encode: impl FnOnce(&mut Stream<'_>)) -> io::Result<()> {

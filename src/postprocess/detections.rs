@@ -88,7 +88,8 @@ impl Head {
         let wrong = || DecodeError::form(&self.tensor, tensor.dims());
         let &[first, second] = dims.as_slice() else { return Err(wrong()) };
         // A column for each anchor after all, though neither graph nor metadata told.
-        let raw = self.classes.is_some_and(|classes| first >= 4 + classes && second > first && second != 6);
+        let rows = self.classes.is_some_and(|classes| first >= 4 + classes && second > first);
+        let raw = rows && self.finished_columns(outputs) != Some(second);
         let step = if self.step == Step::Done && raw { Step::Nms(BoxForm::Centre) } else { self.step };
         let found = match step {
             Step::Done if second < 6 => return Err(wrong()),
@@ -102,6 +103,18 @@ impl Head {
             }
         };
         Ok(Answer::Things(found))
+    }
+
+    /// How many numbers a row of an end-to-end head has, where the task tells: box, score, class, and what comes after.
+    fn finished_columns(&self, outputs: &Tensors) -> Option<usize> {
+        let more = match self.task {
+            Task::Detect => 0,
+            Task::Oriented => 1,
+            Task::Pose => self.keypoints.map(|[count, numbers]| count * numbers)?,
+            Task::Segment => usize::try_from(*outputs.get(self.prototypes.as_ref()?)?.dims().get(1)?).ok()?,
+            Task::Classify => return None,
+        };
+        Some(6 + more)
     }
 
     /// The masks of things that were found in one batch element, in pixels of the picture. `input` is the width and the
@@ -251,7 +264,7 @@ impl Table {
             _ => None,
         };
         let classes_in = |rows: usize| match (head.classes, extra) {
-            (Some(classes), _) => (rows >= 4 + classes).then_some(classes),
+            (Some(classes), extra) => (rows >= 4 + classes + extra.unwrap_or(0)).then_some(classes),
             (None, Some(extra)) => rows.checked_sub(4 + extra).filter(|&classes| classes > 0),
             (None, None) => None,
         };

@@ -45,9 +45,9 @@ pub fn top_k(scores: &[f32], anchors: usize, count: usize, floor: f32) -> Vec<Pi
         let (_, &mut at, _) = order.select_nth_unstable(count - 1);
         bound = largest.iter().copied().find(|&score| !rising(score) == at).unwrap_or(bound);
     }
-    let mut picks: Vec<Pick> = Vec::with_capacity(2 * count.min(scores.len()));
-    // Scores at the bound itself may be any number, all as good as each other.
-    let mut equal = 0;
+    let mut picks: Vec<Pick> = Vec::with_capacity(4 * count.min(scores.len()));
+    // Scores at the bound itself may be any number: the list is cut to the best of them whenever it has grown enough.
+    let most = picks.capacity().max(GROUP);
     for (block, _) in largest.iter().enumerate().filter(|(_, most)| **most >= bound && **most > floor) {
         let begin = block * BLOCK;
         let values = &scores[begin..scores.len().min(begin + BLOCK)];
@@ -57,10 +57,13 @@ pub fn top_k(scores: &[f32], anchors: usize, count: usize, floor: f32) -> Vec<Pi
                 continue;
             }
             for (i, &score) in values.iter().enumerate() {
-                if score >= bound && score > floor && (score > bound || equal < count) {
-                    equal += usize::from(score == bound);
+                if score >= bound && score > floor {
                     let place = begin + group * GROUP + i;
                     picks.push(Pick { score, class: (place / anchors) as u32, anchor: (place % anchors) as u32 });
+                    if picks.len() == most {
+                        picks.select_nth_unstable_by_key(count - 1, Pick::place);
+                        picks.truncate(count);
+                    }
                 }
             }
         }
@@ -90,11 +93,13 @@ pub fn best_classes(scores: &[f32], anchors: usize, floor: f32) -> Vec<Pick> {
 
 /// Sorts picks best first and keeps at most `most`.
 pub fn best_first(picks: &mut Vec<Pick>, most: usize) {
-    if picks.len() > most && most > 0 {
+    // Of a few more than are wanted, sorting all is the least work.
+    if picks.len() / 2 > most && most > 0 {
         picks.select_nth_unstable_by_key(most - 1, Pick::place);
+        picks.truncate(most);
     }
-    picks.truncate(most);
     picks.sort_unstable_by_key(Pick::place);
+    picks.truncate(most);
 }
 
 /// The largest value, NaN aside; in running maxima side by side, so that the loop vectorises.
@@ -157,7 +162,13 @@ mod tests {
     #[test]
     fn equal_scores_are_as_many_as_asked_for() {
         let picks = top_k(&[1.0; 84_000], 8400, 300, f32::NEG_INFINITY);
-        assert_eq!(picks.len(), 300);
+        // The first anchors, each with all its classes.
+        let right: Vec<(u32, u32)> = (0..30).flat_map(|anchor| (0..10).map(move |class| (anchor, class))).collect();
+        assert_eq!(picks.iter().map(|pick| (pick.anchor, pick.class)).collect::<Vec<_>>(), right);
+        let mut two = [0.0; 1024]; // two classes of 512 anchors
+        (two[300], two[512]) = (1.0, 1.0);
+        let first = top_k(&two, 512, 1, 0.5)[0];
+        assert_eq!((first.class, first.anchor), (1, 0), "the first anchor, whatever its class");
         let negative: Vec<f32> = (0..84_000).map(|i| -1.0 - i as f32).collect();
         assert_eq!(top_k(&negative, 8400, 2, f32::NEG_INFINITY).iter().map(|p| p.anchor).collect::<Vec<_>>(), [0, 1]);
         assert!(top_k(&[f32::NAN; 84_000], 8400, 300, f32::NEG_INFINITY).is_empty());

@@ -13,14 +13,18 @@ use crate::bundle::manifest::Manifest;
 use crate::compare::{Agreement, Expectation, Finding, Verdict};
 use crate::engine::emulate::Emulated;
 use crate::engine::noise::{self, Noise};
-use crate::engine::ort::Ort;
+use crate::engine::ort::{Optimisation, Ort};
 use crate::engine::tract::Tract;
 use crate::engine::{Engine, EngineError, Tensors, samples};
-use crate::graph::{Model, Node, flops, freeze};
+use crate::graph::{Model, Node, flops, freeze, shapes};
 use crate::onnx::{DType, Tensor};
+use crate::reach::{self, Local};
 
 /// Models below this many operations are checked on more samples.
 const SMALL: f64 = 2e10;
+
+/// Draws of a 16-bit type's noise before a difference is called one.
+const MANY: usize = 8;
 
 /// What the check showed.
 #[derive(Clone, Debug, Serialize)]
@@ -31,6 +35,9 @@ pub struct Checked {
     pub status: String,
     /// What ran both sides.
     pub engine: String,
+    /// Engines that were asked before it and did not run both sides, with what they said.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub refused: Vec<String>,
     /// How many inputs were tried.
     pub samples: usize,
     /// What was found, output by output, for the worst sample.
@@ -55,6 +62,7 @@ pub fn check(prepared: &Prepared, parts: &[Model]) -> Result<Checked, PrepareErr
     let mut sized = original.clone();
     let (sizes, _) = freeze::assumed(&original);
     freeze::freeze(&mut sized, &sizes)?;
+    shapes::infer(&mut sized)?; // what the model's work is counted by
     if let Some(weight) = wrong_weight(prepared, parts) {
         return Ok(refused(format!("weight {weight} of the bundle is not the model's, rounded")));
     }
@@ -64,9 +72,14 @@ pub fn check(prepared: &Prepared, parts: &[Model]) -> Result<Checked, PrepareErr
         let mut judged =
             Judged { engine: &*engine, prepared, parts, original: &original, sized: &sized, part_failed: false };
         match judged.findings() {
-            Ok((findings, count)) => return Ok(conclude(findings, engine.name(), count, manifest.dtype)),
+            Ok((findings, count)) => {
+                let noise = if is_lowered(prepared) { manifest.dtype } else { DType::Float };
+                // What is not installed refused nothing.
+                let refused = problems.iter().filter(|error| !error.is_absence()).map(ToString::to_string);
+                return Ok(conclude(findings, engine.name(), refused.collect(), count, noise));
+            }
             Err(error) => {
-                problems.push(error.to_string());
+                problems.push(error.clone());
                 let lacks = matches!(error, EngineError::Unsupported { .. } | EngineError::Absent { .. });
                 if judged.part_failed && !lacks {
                     broken.get_or_insert(error);
@@ -76,8 +89,14 @@ pub fn check(prepared: &Prepared, parts: &[Model]) -> Result<Checked, PrepareErr
     }
     match broken {
         Some(error) => Err(error.into()),
-        None => Ok(not_run(problems.join("; "))),
+        None => Ok(not_run(problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))),
     }
+}
+
+/// Whether some part computes in less than the model does.
+fn is_lowered(prepared: &Prepared) -> bool {
+    let mut parts = prepared.manifest.parts.iter();
+    !prepared.float32_parts.is_empty() && parts.any(|part| part.device != "cpu")
 }
 
 /// The first weight of a part that is not what the weight of that name was before types were lowered. In a 16-bit type a
@@ -116,6 +135,7 @@ fn refused(why: String) -> Checked {
         passed: false,
         status: "differs".into(),
         engine: "none".into(),
+        refused: Vec::new(),
         samples: 0,
         outputs: Vec::new(),
         lines: vec![why.clone()],
@@ -146,11 +166,10 @@ impl Judged<'_> {
         );
         let keep = |node: &Node| kept.contains(node.name.as_str()) || cpu.contains(node.name.as_str());
         let large = flops::total(self.sized) >= SMALL;
-        let (count, draws) = if large { (1, 1) } else { (2, 2) };
+        let (count, draws) = if large { (1, 2) } else { (2, 2) };
         // Where every node ended up on the CPU, nothing computes in the type that the policy chose.
-        let lowered = manifest.parts.iter().any(|part| part.dtype != DType::Float);
-        let dtype = if lowered { manifest.dtype } else { DType::Float };
-        let noise = Noise { dtype, keep: &keep, draws, seed: 0 };
+        let dtype = if is_lowered(self.prepared) { manifest.dtype } else { DType::Float };
+        let noise = Noise { dtype, keep: &keep, draws, seed: 0, approximated: &[] };
         let mut worst: Option<Vec<Finding>> = None;
         for seed in 0..count {
             let findings = self.sample(seed, &noise)?;
@@ -165,32 +184,82 @@ impl Judged<'_> {
     /// before that. The type's own noise hides most faults of rewriting and partition; float32's does not.
     fn sample(&mut self, seed: u64, noise: &Noise) -> Result<Vec<Finding>, EngineError> {
         let inputs = samples::for_model(self.sized, seed);
-        let float32 = Noise { draws: 1, ..Noise::float32() };
-        let lowered = !self.prepared.float32_parts.is_empty();
-        let noises: &[&Noise] = if lowered { &[noise, &float32] } else { &[noise] };
-        let expectations = noise::measure_each(&Emulated(self.engine), self.original, &inputs, noises)?;
+        let reference = Emulated(self.engine).run_once(self.original, &inputs)?;
         self.part_failed = true;
-        let mut told = Vec::new();
-        for (expectation, parts) in expectations.into_iter().zip([self.parts, &self.prepared.float32_parts]) {
-            let findings = self.judge(expectation, &run_parts(self.engine, parts, inputs.clone())?);
-            let before = !told.is_empty();
-            if before && verdict(&findings) == Verdict::Differs && verdict(&told) != Verdict::Differs {
-                let add = |mut finding: Finding| {
-                    finding.reason = format!("{} (before the element type was lowered)", finding.reason);
-                    finding
-                };
-                told = findings.into_iter().map(add).collect();
-            } else if !before {
-                told = findings;
-            }
+        let lowered = !self.prepared.float32_parts.is_empty();
+        let before = if lowered { &self.prepared.float32_parts } else { self.parts };
+        let plain = Noise { dtype: if lowered { DType::Float } else { noise.dtype }, ..*noise };
+        let plain = self.compared(&reference, before, &inputs, &plain)?;
+        let mut told = plain;
+        if lowered {
+            let findings = self.measured(&reference, self.parts, &inputs, noise)?;
+            told = match (verdict(&told), verdict(&findings)) {
+                (Verdict::Differs, other) if other != Verdict::Differs => {
+                    let add = |mut finding: Finding| {
+                        finding.reason = format!("{} (before the element type was lowered)", finding.reason);
+                        finding
+                    };
+                    told.into_iter().map(add).collect()
+                }
+                _ => findings,
+            };
         }
         self.part_failed = false;
         Ok(told)
     }
 
+    /// What is found in float32. Noise is measured only where it has something to explain: most bundles are equal to
+    /// the model bit for bit, and every draw costs a run of the model.
+    fn compared(
+        &self,
+        reference: &Tensors,
+        parts: &[Model],
+        inputs: &Tensors,
+        noise: &Noise,
+    ) -> Result<Vec<Finding>, EngineError> {
+        let result = run_parts(self.engine, parts, inputs.clone())?;
+        let exact = Expectation::new(reference.clone(), vec![reference.clone()], noise.dtype);
+        let findings = self.judge(exact, &result);
+        if findings.iter().all(|finding| finding.metrics.as_ref().is_some_and(|metrics| metrics.equal)) {
+            return Ok(findings);
+        }
+        let expectation =
+            noise::measure_around(&Emulated(self.engine), self.original, inputs, reference.clone(), noise)?;
+        Ok(self.judge(expectation, &result))
+    }
+
+    /// What is found where the element type itself makes a difference.
+    fn measured(
+        &self,
+        reference: &Tensors,
+        parts: &[Model],
+        inputs: &Tensors,
+        noise: &Noise,
+    ) -> Result<Vec<Finding>, EngineError> {
+        let engine = Emulated(self.engine);
+        let result = run_parts(self.engine, parts, inputs.clone())?;
+        let mut findings = Vec::new();
+        // A few draws show how much rounding does; before a bundle is refused, many do.
+        for draws in [noise.draws, MANY] {
+            let noise = Noise { draws, ..*noise };
+            let mut expectation = noise::measure_around(&engine, self.original, inputs, reference.clone(), &noise)?;
+            // What flows between the parts was judged in float32, where a fault shows; here only the answers count.
+            expectation.reference.retain(|name, _| self.is_output(name));
+            findings = self.judge(expectation, &result);
+            if verdict(&findings) != Verdict::Differs {
+                break;
+            }
+        }
+        Ok(findings)
+    }
+
+    fn is_output(&self, name: &str) -> bool {
+        self.prepared.manifest.outputs.iter().any(|output| output.name == name)
+    }
+
     fn judge(&self, mut expectation: Expectation, result: &Tensors) -> Vec<Finding> {
         // Tensors at the borders of parts are compared where they are still the original's.
-        let is_output = |name: &str| self.prepared.manifest.outputs.iter().any(|output| output.name == name);
+        let is_output = |name: &str| self.is_output(name);
         let alike = |name: &str, tensor: &Tensor| {
             let other = result.get(name);
             other.is_some_and(|other| {
@@ -199,8 +268,21 @@ impl Judged<'_> {
         };
         expectation.reference.retain(|name, tensor| is_output(name) || alike(name, tensor));
         let mut findings = expectation.judge(result).findings;
+        findings.iter_mut().for_each(refuse_new_nan);
         findings.retain(|finding| is_output(&finding.name) || finding.verdict == Verdict::Differs);
         findings
+    }
+}
+
+/// NaN and infinities that the model does not have are a fault, even where rounding to the element type makes them too.
+fn refuse_new_nan(finding: &mut Finding) {
+    let Some(metrics) = &finding.metrics else { return };
+    let new = metrics.non_finite.saturating_sub(metrics.reference_non_finite);
+    if new > 0 && finding.verdict != Verdict::Differs {
+        finding.verdict = Verdict::Differs;
+        finding.reason = format!(
+            "{new} numbers are NaN or infinite that the model gives finite: the element type does not hold them"
+        );
     }
 }
 
@@ -229,12 +311,19 @@ fn with_outputs(original: &Model, manifest: &Manifest) -> Option<Model> {
     Some(model)
 }
 
-/// The engines to try, in order: an ONNX Runtime that is installed, which is the faster one, then tract.
-fn engines(problems: &mut Vec<String>) -> Vec<Box<dyn Engine>> {
+/// The engines to try, in order: an ONNX Runtime that is installed, which is the faster one, then tract. ONNX Runtime has a
+/// process of its own: a model can make it crash, and a crash is a result of the check, not the end of porter.
+pub(super) fn engines(problems: &mut Vec<EngineError>) -> Vec<Box<dyn Engine>> {
     let mut engines: Vec<Box<dyn Engine>> = Vec::new();
-    match Ort::reference() {
-        Ok(ort) => engines.push(Box::new(ort)),
-        Err(error) => problems.push(error.to_string()),
+    let ort = Local::Ort(Box::new(Ort { optimisation: Optimisation::Off, threads: 0, provider: None }));
+    let opened = match ort.apart(&reach::Options::default()) {
+        // A program that has porter as a library need not have its command at hand.
+        Err(_) if !Local::has_command() => ort.here(),
+        outcome => outcome,
+    };
+    match opened {
+        Ok(ort) => engines.push(ort),
+        Err(error) => problems.push(error),
     }
     engines.push(Box::new(Tract));
     engines
@@ -255,6 +344,7 @@ fn not_run(why: String) -> Checked {
         passed: true,
         status: "not-run".into(),
         engine: "none".into(),
+        refused: Vec::new(),
         samples: 0,
         outputs: Vec::new(),
         story: format!("no engine here runs the original: {why}"),
@@ -262,21 +352,25 @@ fn not_run(why: String) -> Checked {
     }
 }
 
-fn conclude(outputs: Vec<Finding>, engine: String, samples: usize, dtype: DType) -> Checked {
+fn conclude(outputs: Vec<Finding>, engine: String, refused: Vec<String>, samples: usize, dtype: DType) -> Checked {
     let verdict = outputs.iter().map(|finding| finding.verdict).max().unwrap_or(Verdict::Same);
     let status = match verdict {
         Verdict::Same => "same",
         Verdict::Unclear => "unclear",
         Verdict::Differs => "differs",
     };
-    let lines: Vec<String> = outputs.iter().map(|finding| line(finding, dtype)).collect();
+    let mut lines: Vec<String> = outputs.iter().map(|finding| line(finding, dtype)).collect();
+    let count = if samples == 1 { "1 sample".to_string() } else { format!("{samples} samples") };
+    let how = if dtype == DType::Float { String::new() } else { format!(", {} emulated", dtype.spelled()) };
+    lines.push(format!("on {count}, model and parts run by {engine}{how}"));
     let story = match outputs.iter().find(|finding| finding.verdict == Verdict::Differs) {
         Some(finding) => {
             format!("the bundle does not compute what the model computes: output {}: {}", finding.name, finding.reason)
         }
         None => format!("every output agrees on {samples} samples ({engine})"),
     };
-    Checked { passed: verdict != Verdict::Differs, status: status.into(), engine, samples, outputs, story, lines }
+    let (passed, status) = (verdict != Verdict::Differs, status.into());
+    Checked { passed, status, engine, refused, samples, outputs, story, lines }
 }
 
 /// `output0: 300 of 300 detections agree; worst box 0.4 px, bfloat16 explains 0.6`.

@@ -1,13 +1,11 @@
 //! The command line of a target's worker: `{python}` and `{workers}` in it, and the scripts that porter ships.
 
-use crate::engine::worker::Start;
+use crate::engine::worker::{self, Start};
 use crate::home;
 
 /// The worker scripts that porter ships, by file name.
-const SCRIPTS: &[(&str, &str)] = &[
-    ("xla.py", include_str!("../../workers/xla.py")),
-    ("openvino_worker.py", include_str!("../../workers/openvino_worker.py")),
-];
+const SCRIPTS: &[(&str, &str)] =
+    &[("openvino_worker.py", include_str!("../../workers/openvino_worker.py")), worker::PYTHON_MODULE];
 
 /// What to start for a target's command; `runtime` is where its packages are, `words` are further placeholders.
 pub(super) fn start(command: &str, runtime: Option<&str>, words: &[(&str, &str)]) -> Start {
@@ -17,7 +15,7 @@ pub(super) fn start(command: &str, runtime: Option<&str>, words: &[(&str, &str)]
     if line.contains("{workers}") {
         // The scratch folder holds them, so that they are always those of this porter and go away with it.
         line = line.replace("{workers}", "\"$PORTER_WORKDIR\"");
-        files = SCRIPTS.iter().filter(|(name, _)| command.contains(name)).copied().collect();
+        files = SCRIPTS.to_vec();
     }
     Start::Shell { line, files }
 }
@@ -53,12 +51,11 @@ mod tests {
 
     #[test]
     fn scripts_go_along_and_paths_stay_whole() {
-        let Start::Shell { line, files } = start("{python} {workers}/xla.py {device}", None, &[("device", "x y")])
-        else {
+        let Start::Shell { line, files } = start("{python} {workers}/a.py {device}", None, &[("device", "x y")]) else {
             panic!()
         };
-        assert!(line.starts_with("exec ") && line.ends_with(" \"$PORTER_WORKDIR\"/xla.py 'x y'"), "{line}");
-        assert_eq!(files.len(), 1);
+        assert!(line.starts_with("exec ") && line.ends_with(" \"$PORTER_WORKDIR\"/a.py 'x y'"), "{line}");
+        assert_eq!(files, SCRIPTS);
         assert_eq!(quoted("a b'c"), r"'a b'\''c'");
     }
 }

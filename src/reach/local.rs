@@ -1,6 +1,7 @@
 //! Engines that run inside a porter process: in this one, or in one of their own (`porter worker`).
 
 use std::path::PathBuf;
+use std::sync::OnceLock;
 
 use serde::{Deserialize, Serialize};
 
@@ -61,6 +62,11 @@ impl Local {
         Ok(Box::new(Worker::start(&label, Start::Program(program, arguments), limits(options))?))
     }
 
+    /// Whether there is a porter command that can run engines apart.
+    pub fn has_command() -> bool {
+        own_program().is_some()
+    }
+
     fn name(&self) -> String {
         match self {
             Local::Tract => Tract.name(),
@@ -72,11 +78,27 @@ impl Local {
 
 /// What workers are held to.
 pub(super) fn limits(options: &Options) -> Limits {
-    Limits { time: options.time_limit, memory: options.memory_limit, ..Limits::default() }
+    let usual = Limits::default();
+    let start = usual.start.min(options.time_limit);
+    Limits { start, time: options.time_limit, memory: options.memory_limit, ..usual }
+}
+
+/// The program that runs, where it is the porter command whatever its file is called.
+static COMMAND: OnceLock<PathBuf> = OnceLock::new();
+
+/// Says that the program that runs is the porter command, so that engines in processes of their own can be started from
+/// its file. The command says so when it begins.
+pub fn this_is_the_command() {
+    if let Ok(this) = std::env::current_exe() {
+        let _ = COMMAND.set(this);
+    }
 }
 
 /// The porter command: this program, or one beside it (programs that Cargo builds for tests lie a folder deeper).
 fn own_program() -> Option<PathBuf> {
+    if let Some(command) = COMMAND.get() {
+        return Some(command.clone());
+    }
     let this = std::env::current_exe().ok()?;
     let name = format!("porter{}", std::env::consts::EXE_SUFFIX);
     if this.file_name().is_some_and(|file| file == name.as_str()) {

@@ -27,7 +27,7 @@ use std::time::Duration;
 use indexmap::IndexMap;
 
 pub use error::ReachError;
-pub use local::Local;
+pub use local::{Local, this_is_the_command};
 pub use spec::Spec;
 
 use crate::engine::neuron;
@@ -36,6 +36,7 @@ use crate::engine::tract::Tract;
 use crate::engine::worker::{Start, Worker};
 use crate::engine::xla::Xla;
 use crate::engine::{Engine, EngineError};
+use crate::onnx::DType;
 use crate::target::{Reach, Target, TargetSet};
 
 /// How a target is to be run.
@@ -85,6 +86,24 @@ pub struct Reached {
     pub simulated: bool,
     /// The target file, where one is meant.
     pub target: Option<Target>,
+    /// The kind of device that was asked for.
+    pub device: Option<String>,
+    /// The type whose rounding the mode that was asked for shows, where it has one.
+    pub rounds: Option<DType>,
+    /// Whether parts in 16 bits must be emulated on it, because it computes in none.
+    pub emulates: bool,
+}
+
+/// What to open in place of `text` for a model in 16 bits: engines on the CPU emulate its arithmetic, and must not
+/// optimise the roundings away.
+///
+/// # Errors
+/// As [`Spec::parse`].
+pub fn unoptimised(text: &str) -> Result<String, ReachError> {
+    Ok(match Spec::parse(text)? {
+        Spec::Ort(_) => "ort:off".into(),
+        _ => text.into(),
+    })
 }
 
 /// Finds the engine for what stands behind `--target`.
@@ -97,12 +116,16 @@ pub fn open(text: &str, targets: &TargetSet, options: &Options) -> Result<Reache
         engine,
         simulated: false,
         target: target.cloned(),
+        device: options.device.clone(),
+        rounds: None,
+        emulates: false,
     };
+    let on_cpu = |reached: Reached| Reached { emulates: true, ..reached };
     match Spec::parse(text)? {
-        Spec::Tract => Ok(plain(Box::new(Tract), targets.get("cpu").ok())),
+        Spec::Tract => Ok(on_cpu(plain(Box::new(Tract), targets.get("cpu").ok()))),
         Spec::Ort(optimisation) => {
             let ort = Ort { optimisation, threads: options.threads, provider: None };
-            Ok(plain(placed(ort, options)?, targets.get("ort").ok()))
+            Ok(on_cpu(plain(placed(ort, options)?, targets.get("ort").ok())))
         }
         Spec::Named(name) => named(text, targets.get(&name)?, &[], options),
         Spec::Tuned { name, words } => named(text, targets.get(&name)?, &words, options),
@@ -112,6 +135,17 @@ pub fn open(text: &str, targets: &TargetSet, options: &Options) -> Result<Reache
         }
         Spec::Faulty { faults, base } => simulated(&faults, base.as_deref(), targets, options),
         Spec::Xla { double } => Ok(plain(xla(double, options)?, targets.get("xla").ok())),
+    }
+}
+
+/// The engine of a target, where this machine has it: tract, or a provider of ONNX Runtime that starts. `None` for targets
+/// that are compiled for ahead of time.
+pub fn at_hand(target: &Target) -> Option<Box<dyn Engine>> {
+    match target.reach {
+        Reach::Tract {} | Reach::Onnxruntime { .. } => {
+            Some(named(&target.name, target, &[], &Options::default()).ok()?.engine)
+        }
+        _ => None,
     }
 }
 
@@ -144,7 +178,16 @@ fn named(text: &str, target: &Target, words: &[String], options: &Options) -> Re
         Reach::Lowering { run, .. } if run == neuron::NAME => on_neuron(target, options)?,
         Reach::Lowering { .. } => return Err(ReachError::NoEngine { target: target.name.clone() }),
     };
-    Ok(Reached { label: engine.name(), engine, simulated: false, target: Some(target.clone()) })
+    let (label, rounds, emulates) = match &target.reach {
+        Reach::Onnxruntime { mode_rounds, provider, .. } => {
+            let rounds = words.iter().rev().find_map(|word| mode_rounds.get(word).copied());
+            let label = if words.is_empty() { engine.name() } else { format!("{}:{}", target.name, words.join(",")) };
+            (label, rounds, provider == provider::CPU)
+        }
+        reach => (engine.name(), None, matches!(reach, Reach::Tract {})),
+    };
+    let device = options.device.clone();
+    Ok(Reached { label, engine, simulated: false, target: Some(target.clone()), device, rounds, emulates })
 }
 
 /// What is missing, with the runtime that brings it as what to do about it.
@@ -208,6 +251,9 @@ fn simulated(
         engine: Box::new(engine),
         simulated: true,
         target: simulate::home(names, targets).cloned(),
+        device: None,
+        rounds: None,
+        emulates: true,
     })
 }
 

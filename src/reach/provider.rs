@@ -7,14 +7,14 @@ use crate::engine::ort::{Optimisation, Ort, Plugin, Provider};
 use crate::target::{Reach, Target};
 
 /// The CPU provider is ONNX Runtime itself.
-const CPU: &str = "CPUExecutionProvider";
+pub(super) const CPU: &str = "CPUExecutionProvider";
 
 /// ONNX Runtime as the target and the words say. `None` where the target is not reached through it.
 ///
 /// # Errors
 /// A word that means nothing there, or a device that the target does not have.
 pub(super) fn ort(text: &str, target: &Target, words: &[String], options: &Options) -> Result<Option<Ort>, ReachError> {
-    let Reach::Onnxruntime { provider, options: own, modes, plugin, runtime, .. } = &target.reach else {
+    let Reach::Onnxruntime { provider, options: own, modes, plugin, runtime, system, .. } = &target.reach else {
         return Ok(None);
     };
     let mut settings: IndexMap<String, String> = own.iter().map(|(key, value)| (key.clone(), value.clone())).collect();
@@ -55,6 +55,7 @@ pub(super) fn ort(text: &str, target: &Target, words: &[String], options: &Optio
         }),
         partial,
         runtime: runtime.clone(),
+        system: system.clone(),
     });
     Ok(Some(Ort { optimisation, threads: options.threads, provider }))
 }

@@ -23,6 +23,8 @@ pub struct Choice {
 /// An engine with the parts it runs.
 struct Member {
     spec: String,
+    /// Whether it emulates 16-bit floats.
+    emulated: bool,
     engine: Box<dyn Engine>,
     label: String,
 }
@@ -42,8 +44,11 @@ impl Crew {
     pub fn gather(program: &Program, targets: &TargetSet, choice: &Choice) -> Result<Self, ReachError> {
         let mut crew = Self { members: Vec::new(), seats: Vec::new() };
         for piece in &program.pieces {
+            // What the target does not take runs on what is there; the rest of a bundle for the CPU is tract's.
+            let for_cpu = program.target.as_ref().is_some_and(|(name, _)| name == "cpu");
+            let host = piece.device == "cpu" && !(for_cpu && !piece.name.starts_with("host"));
             let spec = match (&choice.target, &choice.stand_in) {
-                _ if piece.device == "cpu" => default_spec().to_string(),
+                _ if host => default_spec().to_string(),
                 (_, Some(stand_in)) => stand_in.clone(),
                 (Some(target), None) => target.clone(),
                 (None, None) if piece.device.is_empty() => default_spec().to_string(),
@@ -51,7 +56,7 @@ impl Crew {
             };
             let half = emulate::of(&piece.model).is_some();
             let (spec, emulated) = emulation(&spec, half, targets)?;
-            let seat = match crew.members.iter().position(|member| member.spec == spec) {
+            let seat = match crew.members.iter().position(|one| one.spec == spec && one.emulated == emulated) {
                 Some(seat) => seat,
                 None => {
                     let own = piece.device == "cpu" || is_cpu(&spec, targets)?;
@@ -62,7 +67,7 @@ impl Crew {
                     }
                     let Reached { engine, label, .. } = reach::open(&spec, targets, &options)?;
                     let engine: Box<dyn Engine> = if emulated { Box::new(Widened(engine)) } else { engine };
-                    crew.members.push(Member { spec, engine, label });
+                    crew.members.push(Member { spec, emulated, engine, label });
                     crew.members.len() - 1
                 }
             };

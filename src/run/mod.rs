@@ -18,7 +18,8 @@ use crate::postprocess::DecodeError;
 pub use answers::{Answers, Found, FoundIn, read_answers};
 pub use crew::{Choice, Crew};
 pub use line::Line;
-pub use outputs::{Gathered, batch_element};
+pub use outputs::{Gathered, batch_element, without_filling};
+pub(crate) use pipeline::said;
 pub use pipeline::{Done, pipeline};
 pub use program::{Piece, Program, ProgramError};
 
@@ -34,6 +35,6 @@ pub enum RunError {
     Engine(#[from] EngineError),
     #[error(transparent)]
     Decode(#[from] DecodeError),
-    #[error("part '{part}' ended early: its thread did not come back")]
-    Crashed { part: String },
+    #[error("part '{part}' met a fault of porter's own: {panic}; please report it")]
+    Crashed { part: String, panic: String },
 }

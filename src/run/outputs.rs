@@ -13,12 +13,7 @@ pub struct Gathered {
 impl Gathered {
     /// Adds the outputs of a run.
     pub fn add(&mut self, done: &Done) {
-        let (real, batch) = (done.feed.frames.len(), done.feed.batch);
-        let cut = |tensor: &Tensor| match tensor.dims().first() {
-            Some(&size) if size == batch as i64 && real < batch => rows(tensor, real).unwrap_or_else(|| tensor.clone()),
-            _ => tensor.clone(),
-        };
-        self.runs.push(done.outputs.iter().map(|(name, tensor)| (name.clone(), cut(tensor))).collect());
+        self.runs.push(without_filling(done));
     }
 
     /// All outputs by name. Where those of several runs do not fit together, each is called `NAME.0`, `NAME.1`, ...
@@ -42,6 +37,16 @@ impl Gathered {
         }
         all
     }
+}
+
+/// The outputs of a run, the batch elements that only fill it up left out.
+pub fn without_filling(done: &Done) -> Tensors {
+    let (real, batch) = (done.feed.frames.len(), done.feed.batch);
+    let cut = |tensor: &Tensor| match tensor.dims().first() {
+        Some(&size) if size == batch as i64 && real < batch => rows(tensor, real).unwrap_or_else(|| tensor.clone()),
+        _ => tensor.clone(),
+    };
+    done.outputs.iter().map(|(name, tensor)| (name.clone(), cut(tensor))).collect()
 }
 
 /// The first rows of a tensor.

@@ -52,14 +52,21 @@ pub fn pipeline<E: From<RunError> + Send>(
         for line in lines.iter_mut() {
             let (feeds, mut from) = sync_channel(WAITING);
             let (next, stop, load) = (&next, &stop, &load);
-            scope.spawn(move || feed(runs, next, stop, load, &feeds));
+            scope.spawn(move || {
+                let fed = catch(|| feed(runs, next, stop, load, &feeds));
+                if let Err(panic) = fed {
+                    let _ = feeds.send(Err(RunError::Crashed { part: "the inputs".into(), panic }));
+                }
+            });
             for stage in &mut line.stages {
                 let (to, following) = sync_channel(WAITING);
                 let mine = std::mem::replace(&mut from, following);
                 scope.spawn(move || {
                     for going in mine {
                         let done = going.and_then(|mut going: Going| {
-                            going.took.push(stage.run(&mut going.known)?);
+                            let ran = catch(|| stage.run(&mut going.known));
+                            let part = || stage.name.clone();
+                            going.took.push(ran.map_err(|panic| RunError::Crashed { part: part(), panic })??);
                             Ok(going)
                         });
                         if to.send(done).is_err() {
@@ -77,10 +84,24 @@ pub fn pipeline<E: From<RunError> + Send>(
         match outcome {
             Ok(true) => Ok(()),
             // Every thread is gone and not every run came back.
-            Ok(false) => Err(RunError::Crashed { part: parts.first().cloned().unwrap_or_default() }.into()),
+            Ok(false) => {
+                let part = parts.first().cloned().unwrap_or_default();
+                Err(RunError::Crashed { part, panic: "a thread did not come back".into() }.into())
+            }
             Err(error) => Err(error),
         }
     })
+}
+
+/// Turns a panic into what it said: one that left its thread would take the whole scope with it.
+fn catch<T>(work: impl FnOnce() -> T) -> Result<T, String> {
+    std::panic::catch_unwind(std::panic::AssertUnwindSafe(work)).map_err(|panic| said(panic.as_ref()))
+}
+
+/// What a panic said.
+pub(crate) fn said(panic: &(dyn std::any::Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().map(ToString::to_string).or_else(|| panic.downcast_ref().cloned());
+    text.unwrap_or_else(|| "a panic without words".into())
 }
 
 /// Loads runs for one line until there are no more.

@@ -23,7 +23,7 @@ pub enum TargetError {
     NotThere {
         /// The target.
         target: String,
-        /// `device`, `toolchain` or `element type`.
+        /// `device`, `toolchain`, `variant` or `element type`.
         kind: &'static str,
         /// What was asked for.
         name: String,

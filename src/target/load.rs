@@ -8,7 +8,7 @@ use indexmap::IndexMap;
 use super::error::{Text, io};
 use super::operators::{Entry, MAIN};
 use super::predicate::{ModelScope, NodeScope, Predicate};
-use super::schema::{Overlay, Quirk, Target};
+use super::schema::{Cost, Overlay, Quirk, Target};
 use super::version::Version;
 use super::{Answer, TargetError};
 use crate::onnx::DType;
@@ -26,6 +26,9 @@ const SHIPPED: &[(&str, &str)] = &[
     ("neuron", include_str!("../../targets/neuron.yaml")),
     ("xla", include_str!("../../targets/xla.yaml")),
 ];
+
+/// Words that `--target` takes for engines, which no target file may have for a name.
+const RESERVED: [&str; 3] = ["tract", "worker", "faulty"];
 
 /// Targets by name. A shipped one is only read when it is asked for.
 #[derive(Clone, Debug, Default)]
@@ -179,6 +182,8 @@ fn check(place: &Text, target: &Target) -> Result<(), TargetError> {
         let span = place.find(&format!("\n{key}:"), name);
         place.error(format!("there is no {what} '{name}'"), span, format!("expected one of {}", known.join(", ")))
     };
+    check_name(place, &target.name)?;
+    check_cost(place, &target.cost)?;
     if let Some(device) = target.device.as_ref().filter(|device| !target.devices.contains_key(*device)) {
         return Err(unknown("device", "device", device, target.devices.keys().cloned().collect()));
     }
@@ -234,6 +239,39 @@ fn check(place: &Text, target: &Target) -> Result<(), TargetError> {
         check_quirk(place, target, quirk)?;
     }
     Ok(())
+}
+
+/// A name becomes a word of `--target` and a part of folders' names.
+fn check_name(place: &Text, name: &str) -> Result<(), TargetError> {
+    let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-' || c == '_';
+    let starts = name.starts_with(|c: char| c.is_ascii_lowercase() || c.is_ascii_digit());
+    let (problem, expected) = match name {
+        _ if RESERVED.contains(&name) => (format!("'{name}' means something else after --target"), "another name"),
+        _ if !starts || !name.chars().all(plain) => {
+            (format!("'{name}' is no name for a target"), "lower-case letters, digits, - and _")
+        }
+        _ => return Ok(()),
+    };
+    let span = place.find("target:", name);
+    Err(place.error(problem, span, format!("expected {expected}")))
+}
+
+/// Times are at least 0, and what is divided by is more than that.
+fn check_cost(place: &Text, cost: &Cost) -> Result<(), TargetError> {
+    let wrong = [
+        ("border-us", cost.border_us, false),
+        ("bytes-per-us", cost.bytes_per_us, true),
+        ("target-flops-per-us", cost.target_flops_per_us, true),
+        ("cpu-flops-per-us", cost.cpu_flops_per_us, true),
+        ("cpu-node-us", cost.cpu_node_us, false),
+        ("target-node-us", cost.target_node_us, false),
+    ]
+    .into_iter()
+    .find(|(_, value, divides)| !value.is_finite() || *value < 0.0 || (*divides && *value == 0.0));
+    let Some((key, value, divides)) = wrong else { return Ok(()) };
+    let expected = if divides { "expected a number above 0" } else { "expected 0 or more" };
+    let span = place.find("\ncost:", key);
+    Err(place.error(format!("{key} of {value} is no cost"), span, expected))
 }
 
 fn check_entry(place: &Text, target: &Target, op: &str, entry: &Entry) -> Result<(), TargetError> {

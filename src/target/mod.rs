@@ -76,6 +76,9 @@ impl Answer {
     }
 }
 
+/// The letters that families of detectors have for their sizes.
+const SIZES: [&str; 9] = ["t", "n", "s", "m", "b", "c", "l", "e", "x"];
+
 /// The device and toolchain of a target that are meant.
 #[derive(Clone, Debug, Default)]
 pub struct Setting {
@@ -94,10 +97,10 @@ impl Setting {
 
 impl Target {
     /// The named device and toolchain, or the target's own where none is named. A toolchain need not be one that the
-    /// file lists: versions between and after are known by the ranges of the quirks.
+    /// file lists: those between the oldest and the newest, and their patches, are known by the ranges of the quirks.
     ///
     /// # Errors
-    /// There is no such device, or the toolchain is no version.
+    /// There is no such device, or the toolchain is no version that the file knows of.
     pub fn setting(&self, device: Option<&str>, toolchain: Option<&str>) -> Result<Setting, TargetError> {
         let name =
             device.map(str::to_string).or_else(|| self.device.clone()).or_else(|| self.devices.keys().next().cloned());
@@ -116,13 +119,44 @@ impl Target {
             },
         };
         let toolchain = match toolchain {
-            Some(version) if Version::parse(version).is_none() => {
+            Some(version) if !self.knows_toolchain(version) => {
                 return Err(self.not_there("toolchain", version, self.toolchains.join(", ")));
             }
             Some(version) => version.to_string(),
             None => self.toolchain.clone().or_else(|| self.toolchains.last().cloned()).unwrap_or_default(),
         };
         Ok(Setting { device, toolchain })
+    }
+
+    /// Whether a version lies among those that the file lists. Where it lists none, any version is taken.
+    fn knows_toolchain(&self, version: &str) -> bool {
+        let Some(version) = Version::parse(version) else { return false };
+        let range = |bound: &String, sign: &str| Versions::parse(&format!("{sign}{bound}"));
+        let within = |bound: Option<&String>, sign: &str| {
+            bound.is_none_or(|bound| range(bound, sign).is_ok_and(|range| range.contains(&version)))
+        };
+        within(self.toolchains.first(), ">=") && within(self.toolchains.last(), "<=")
+    }
+
+    /// Whether a variant means something: a size letter of a family of detectors, or one that the target's policy names.
+    ///
+    /// # Errors
+    /// It is none.
+    pub fn check_variant(&self, asked: &str) -> Result<(), TargetError> {
+        let asked = asked.to_ascii_lowercase();
+        let named = self.dtype.policy.iter().filter_map(|rule| rule.when.as_ref()).any(|when| {
+            let source = when.source();
+            !asked.is_empty()
+                && source.contains("model.variant")
+                && [format!("\"{asked}\""), format!("'{asked}'")].iter().any(|q| source.contains(q))
+        });
+        let ruled = self.variants.iter().any(|rule| rule.variant == asked);
+        if named || ruled || SIZES.contains(&asked.as_str()) {
+            return Ok(());
+        }
+        let more = self.variants.iter().map(|rule| rule.variant.as_str()).filter(|variant| !SIZES.contains(variant));
+        let known: Vec<&str> = SIZES.into_iter().chain(more).collect();
+        Err(self.not_there("variant", &asked, known.join(", ")))
     }
 
     fn not_there(&self, kind: &'static str, name: &str, known: String) -> TargetError {
@@ -138,6 +172,8 @@ impl Target {
                 VariantFrom::Asked
             }
             (None, Some(_)) => VariantFrom::Metadata,
+            // The letters are those of networks on images; what a transformer of so many parameters is called is not known.
+            (None, None) if !facts.convolutional => VariantFrom::Nothing,
             (None, None) => {
                 let rule = self.variants.iter().find(|rule| rule.under.is_none_or(|under| facts.parameters < under));
                 facts.variant = rule.map(|rule| rule.variant.clone());

@@ -182,12 +182,11 @@ pub struct NodeScope<'a> {
 
 impl NodeScope<'_> {
     /// The names, for a reader.
-    pub const NAMES: &'static str =
-        "op, opset, attrs, inputs (how many), x and y (first input and output), in0, in1, ..., out0, ..., device, tail";
+    pub const NAMES: &'static str = "op, opset, attrs, inputs (how many), x and y (first input and output), in0, in1, ..., out0, ..., branches_alike, device, tail";
 
     /// Whether there is such a name.
     pub fn knows(name: &str) -> bool {
-        matches!(name, "op" | "opset" | "attrs" | "inputs" | "x" | "y" | "device" | "tail")
+        matches!(name, "op" | "opset" | "attrs" | "inputs" | "x" | "y" | "branches_alike" | "device" | "tail")
             || position(name, "in").or_else(|| position(name, "out")).is_some()
     }
 
@@ -225,6 +224,29 @@ impl NodeScope<'_> {
     }
 }
 
+/// Whether all subgraphs of a node give outputs of the same ranks and sizes, as far as those are known.
+fn branches_alike(node: &Node) -> Option<bool> {
+    let bodies: Vec<&Graph> = node.subgraphs().map(|(_, body)| body).collect();
+    let Some((first, others)) = bodies.split_first() else { return Some(true) };
+    let mut all_known = true;
+    for other in others {
+        for (&a, &b) in first.outputs.iter().zip(&other.outputs) {
+            match (&first.value(a).shape, &other.value(b).shape) {
+                (Some(a), Some(b)) if a.len() != b.len() => return Some(false),
+                (Some(a), Some(b)) => {
+                    let sizes = || a.iter().zip(b).map(|(a, b)| (a.fixed(), b.fixed()));
+                    if sizes().any(|(a, b)| a.is_some() && b.is_some() && a != b) {
+                        return Some(false);
+                    }
+                    all_known &= sizes().all(|(a, b)| a.is_some() && b.is_some());
+                }
+                _ => all_known = false,
+            }
+        }
+    }
+    all_known.then_some(true)
+}
+
 fn position(name: &str, kind: &str) -> Option<usize> {
     name.strip_prefix(kind)?.parse().ok()
 }
@@ -254,6 +276,7 @@ impl Scope for NodeScope<'_> {
             "inputs" => Value::Int(self.node.inputs.iter().flatten().count() as i64),
             "device" => self.device.value(fields),
             "tail" => self.tail.map_or(Value::Null, Value::Bool),
+            "branches_alike" => branches_alike(self.node).map_or(Value::Null, Value::Bool),
             "x" => tensor(self.graph, self.node.input(0), fields),
             "y" => tensor(self.graph, self.node.output(0), fields),
             name => match (position(name, "in"), position(name, "out")) {

@@ -1,10 +1,12 @@
 //! The form of a target file. Every key is documented here, and `porter targets schema` prints it as a JSON Schema.
 
 use std::collections::BTreeMap;
+use std::marker::PhantomData;
 
 use indexmap::IndexMap;
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::de::{MapAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use super::operators::Entry;
 use super::predicate::Predicate;
@@ -58,10 +60,17 @@ pub struct Target {
     /// Element types that no tensor of a part may have.
     #[serde(default)]
     pub forbidden_types: IndexMap<DType, Refusal>,
-    /// Names for sets of element types that the operator table uses.
+    /// Operators that the target approximates, with the most that their results are off besides rounding.
     #[serde(default)]
+    pub approximates: IndexMap<String, f64>,
+    /// Names for sets of element types that the operator table uses.
+    #[serde(default, deserialize_with = "unique")]
     pub types: IndexMap<String, Vec<String>>,
+    /// Element types that it computes in another one where an operator does not take them, with casts of its own.
+    #[serde(default)]
+    pub casts: IndexMap<DType, DType>,
     /// What it can run, by operator (`domain:Operator` outside ai.onnx).
+    #[serde(deserialize_with = "unique")]
     pub operators: IndexMap<String, Entry>,
     /// What holds for operators that are not listed.
     #[serde(default)]
@@ -100,12 +109,18 @@ pub enum Reach {
         /// over those above, or left out where they are empty.
         #[serde(default)]
         modes: IndexMap<String, BTreeMap<String, String>>,
+        /// Modes in which less than float32 is computed, with the type whose rounding that is like (`tf32: float16`).
+        #[serde(default)]
+        mode_rounds: IndexMap<String, DType>,
         /// Set where the provider is a library of its own.
         #[serde(default)]
         plugin: Option<Plugin>,
         /// What `porter runtime install` takes to get it.
         #[serde(default)]
         runtime: Option<String>,
+        /// The one operating system that has it, as Rust names them (`macos`).
+        #[serde(default)]
+        system: Option<String>,
         /// The worker that runs the target where the plug-in is there and offers no device.
         #[serde(default)]
         otherwise: Option<String>,
@@ -174,8 +189,11 @@ pub struct ComputeRule {
     /// A predicate over `model` and `device`; always true where it is left out.
     #[serde(default)]
     pub when: Option<Predicate>,
-    /// The type to compute in.
+    /// The type that parts are written in.
     pub compute: DType,
+    /// The type that the target computes in whatever its parts are written in, where that is another one.
+    #[serde(default)]
+    pub rounds: Option<DType>,
     /// Why: the id of a quirk or note, or a sentence.
     pub why: String,
 }
@@ -420,6 +438,30 @@ pub struct Overlay {
     #[serde(default)]
     pub quirks: Vec<Quirk>,
     /// Operators to add or replace.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "unique")]
     pub operators: IndexMap<String, Entry>,
+}
+
+/// A mapping in which no key stands twice: of two entries for an operator one would be lost without a word.
+fn unique<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<IndexMap<String, T>, D::Error> {
+    struct Reader<T>(PhantomData<T>);
+    impl<'de, T: Deserialize<'de>> Visitor<'de> for Reader<T> {
+        type Value = IndexMap<String, T>;
+        fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            f.write_str("a mapping")
+        }
+        fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+            let mut read = IndexMap::new();
+            while let Some((key, value)) = map.next_entry::<String, T>()? {
+                if read.contains_key(&key) {
+                    return Err(serde::de::Error::custom(format!(
+                        "'{key}' stands here twice; expected one entry for each"
+                    )));
+                }
+                read.insert(key, value);
+            }
+            Ok(read)
+        }
+    }
+    deserializer.deserialize_map(Reader(PhantomData))
 }

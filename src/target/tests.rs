@@ -184,6 +184,11 @@ fn a_broken_target_file_is_shown_at_its_place() {
         ("an unknown device", "symptom: {", "devices: [c]\n    symptom: {"),
         ("no rule for the rest", "compute: float, why: test", "when: 'model.end2end', compute: float, why: test"),
         ("not YAML", "types:", "types: ["),
+        ("a name that is none", "target: small", "target: ../small"),
+        ("a name that is taken", "target: small", "target: worker"),
+        ("an operator that stands there twice", "  Add: {", "  Add: any\n  Add: {"),
+        ("a negative cost", "operators:", "cost: { border-us: -3 }\noperators:"),
+        ("a cost to divide by", "operators:", "cost: { bytes-per-us: 0 }\noperators:"),
     ] {
         assert!(SMALL.contains(from), "{from}");
         let error = parse("small.yaml", &SMALL.replacen(from, to, 1)).expect_err(what);
@@ -195,6 +200,25 @@ fn a_broken_target_file_is_shown_at_its_place() {
     }
     parse("small.yaml", SMALL).unwrap();
     snapshot("broken-target-files", told.join("\n"));
+}
+
+#[test]
+fn toolchains_and_variants_that_nobody_knows_are_refused() {
+    let target = Target::shipped("neuron").unwrap();
+    for version in ["99", "2.34", "2.24.9", "new", ""] {
+        assert!(target.setting(None, Some(version)).is_err(), "{version}");
+    }
+    for version in ["2.25", "2.29.4", "2.33.1"] {
+        assert_eq!(target.setting(None, Some(version)).unwrap().toolchain, version);
+    }
+    assert!(target.check_variant("zz").is_err() && target.check_variant("").is_err());
+    assert!(target.check_variant("L").is_ok() && target.check_variant("e").is_ok());
+    let own = SMALL.replacen(
+        "{ compute",
+        "{ when: 'model.variant == \"huge\"', compute: float, why: w }\n    - { compute",
+        1,
+    );
+    assert!(parse("small.yaml", &own).unwrap().check_variant("huge").is_ok());
 }
 
 #[test]

@@ -3,7 +3,7 @@
 
 use serde::Serialize;
 
-use crate::compare::{Metrics, of_values};
+use crate::compare::{Finding, Metrics, SliceStrain, of_values};
 use crate::onnx::Tensor;
 use crate::target::Facts;
 
@@ -28,6 +28,17 @@ pub struct BlockMetrics {
     pub block: Block,
     /// Its distance from the reference.
     pub metrics: Metrics,
+    /// How far its worst slice is away, over how far that may be; none where the block is not judged by slices.
+    pub strain: Option<f64>,
+}
+
+impl BlockMetrics {
+    /// Takes over what was found about the slices that lie in the block.
+    pub fn judge(&mut self, finding: &Finding) {
+        let Block { begin, end, .. } = self.block;
+        let inside = |slice: &&SliceStrain| slice.slice.channel.is_some_and(|channel| (begin..end).contains(&channel));
+        self.strain = finding.slices.iter().filter(inside).map(|slice| slice.strain).reduce(f64::max);
+    }
 }
 
 /// The blocks of an output of these sizes: raw predictions `[batch, box + classes + rest, anchors]`, or detections
@@ -81,7 +92,7 @@ pub fn measure(blocks: &[Block], reference: &Tensor, other: &Tensor) -> Vec<Bloc
         };
         let mut sizes = dims.to_vec();
         sizes[block.axis] = (block.end - block.begin) as i64;
-        BlockMetrics { block: block.clone(), metrics: of_values(&sizes, &pick(&ours), &pick(&theirs)) }
+        BlockMetrics { block: block.clone(), metrics: of_values(&sizes, &pick(&ours), &pick(&theirs)), strain: None }
     };
     blocks.iter().map(measure).collect()
 }

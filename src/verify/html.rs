@@ -56,6 +56,9 @@ fn facts(page: &mut String, found: &Verification) {
     if let Some(by) = &found.decided_by {
         rows.push(("Decided by", by.clone()));
     }
+    if let Some(dtype) = found.emulated {
+        rows.push(("Emulated", format!("arithmetic in {}", dtype.spelled())));
+    }
     if let Some(broken) = &found.broken {
         rows.push(("Broken", format!("{} {}", broken.stage, broken.code.clone().unwrap_or_default())));
     }
@@ -112,11 +115,12 @@ fn table(page: &mut String, rows: &[(&Judged, String)]) {
             let m = &block.metrics;
             let _ = writeln!(
                 page,
-                "<tr class=\"block\"><td>{}</td><td>{}..{}</td><td></td><td>{:.2e}</td><td></td><td></td><td>{:.2e}</td><td>{:.9}</td><td>{:.9}</td><td>{:.7}</td><td>{} / {}</td><td></td><td></td></tr>",
+                "<tr class=\"block\"><td>{}</td><td>{}..{}</td><td></td><td>{:.2e}</td><td></td><td>{}</td><td>{:.2e}</td><td>{:.9}</td><td>{:.9}</td><td>{:.7}</td><td>{} / {}</td><td></td><td></td></tr>",
                 escape(&block.block.name),
                 block.block.begin,
                 block.block.end,
                 m.max_abs,
+                block.strain.map(bar).unwrap_or_default(),
                 m.relative,
                 m.cosine,
                 m.worst_cosine,
@@ -142,6 +146,36 @@ fn sampled(page: &mut String, sample: &Sampled) {
         heat(page, judged);
         detections(page, judged);
     }
+    answers(page, sample);
+}
+
+/// What is found with raw predictions, on both sides.
+fn answers(page: &mut String, sample: &Sampled) {
+    if sample.answers.is_empty() {
+        return;
+    }
+    page.push_str(
+        "<table class=\"tensors\"><tr><th>found with the predictions</th><th>agree</th><th>at the confidence</th><th>lost</th>\
+         <th>worst box, pixels</th><th>expected</th><th>worst IoU</th><th>worst score</th><th>expected</th></tr>",
+    );
+    for one in &sample.answers {
+        let (agreed, expected) = (&one.agreement, &one.expected);
+        let _ = write!(
+            page,
+            "<tr><td>batch element {}</td><td>{} of {}</td><td>{}</td><td>{}</td><td>{:.3}</td><td>{:.3}</td><td>{:.4}</td><td>{:.2e}</td><td>{:.2e}</td></tr>",
+            one.element,
+            agreed.agree,
+            agreed.count,
+            agreed.at_cut,
+            agreed.lost,
+            agreed.worst_box,
+            expected.worst_box,
+            agreed.worst_iou,
+            agreed.worst_score,
+            expected.worst_score
+        );
+    }
+    page.push_str("</table>\n");
 }
 
 /// A row a batch element, a cell a channel: how much of what is allowed its error takes.

@@ -22,6 +22,8 @@ pub struct Judge<'a> {
     loud: OnceLock<Result<Vec<Tensors>, EngineError>>,
     exact: OnceLock<Result<Tensors, EngineError>>,
     precise: Option<&'a dyn Engine>,
+    /// The model that rounds to a 16-bit type, where that is what is explained.
+    lowered: Option<Model>,
 }
 
 impl<'a> Judge<'a> {
@@ -37,13 +39,14 @@ impl<'a> Judge<'a> {
         noise: &Noise,
     ) -> Result<Self, EngineError> {
         let expectation = noise::measure(engine, model, inputs, noise)?;
-        Ok(Self::with(engine, model, inputs, expectation))
+        let lowered = noise::lowered(model, noise);
+        Ok(Self { lowered, ..Self::with(engine, model, inputs, expectation) })
     }
 
     /// As [`Judge::new`], where the expectation was measured before.
     pub fn with(engine: &'a dyn Engine, model: &'a Model, inputs: &'a Tensors, expectation: Expectation) -> Self {
         let (loud, exact) = (OnceLock::new(), OnceLock::new());
-        Self { engine, model, inputs, expectation, loud, exact, precise: None }
+        Self { engine, model, inputs, expectation, loud, exact, precise: None, lowered: None }
     }
 
     /// Another engine to ask for float64; porter's own is [`Double`].
@@ -66,12 +69,13 @@ impl<'a> Judge<'a> {
     pub fn judge(&self, result: &Tensors) -> Report {
         let report = self.expectation.judge(result);
         let lone = report.findings.iter().any(|finding| finding.lone > 0);
-        if report.verdict != Verdict::Differs && !(lone && self.expectation.dtype == DType::Float) {
+        let loud = self.expectation.dtype == DType::Float || self.lowered.is_some();
+        if report.verdict != Verdict::Differs && !(lone && loud) {
             return report;
         }
         let mut expectation = self.expectation.clone();
         if lone
-            && self.expectation.dtype == DType::Float
+            && loud
             && let Ok(loud) = self.louder()
         {
             expectation.loud = loud.clone();
@@ -95,7 +99,9 @@ impl<'a> Judge<'a> {
     }
 
     fn louder(&self) -> Result<&Vec<Tensors>, &EngineError> {
-        self.loud.get_or_init(|| noise::louder(self.engine, self.model, self.inputs)).as_ref()
+        let model = self.lowered.as_ref().unwrap_or(self.model);
+        let run = || noise::louder_in(self.engine, model, self.inputs, self.expectation.dtype);
+        self.loud.get_or_init(run).as_ref()
     }
 }
 

@@ -15,6 +15,7 @@
 //! # Ok(()) }
 //! ```
 
+mod answer;
 pub mod blocks;
 mod html;
 mod judge;
@@ -26,6 +27,7 @@ mod subject;
 
 use std::path::PathBuf;
 
+pub use answer::Found;
 pub use html::html;
 pub use judge::Judge;
 pub use outcome::{Breakage, Judged, Outcome, Sampled, Side, Verification};

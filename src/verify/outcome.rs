@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 
+use super::answer::Found;
 use super::blocks::BlockMetrics;
 use super::sample::Kind;
 use crate::compare::{Finding, Verdict};
@@ -116,6 +117,9 @@ pub struct Sampled {
     pub unrepeatable: Option<f64>,
     /// Output by output, in the model's order.
     pub outputs: Vec<Judged>,
+    /// What is found in each batch element, where the outputs are a detector's raw predictions.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub answers: Vec<Found>,
 }
 
 /// What verifying came to.
@@ -137,6 +141,8 @@ pub struct Verification {
     pub decided_by: Option<String>,
     /// How the target failed; null where it did not.
     pub broken: Option<Breakage>,
+    /// The 16-bit type whose arithmetic was emulated for the bundle's parts, because the target has none; null otherwise.
+    pub emulated: Option<DType>,
     /// Sizes that were chosen for the model.
     pub assumed: Vec<String>,
     /// Sample by sample.

@@ -2,11 +2,11 @@
 
 use std::time::Instant;
 
-use super::blocks;
 use super::outcome::{Breakage, Judged, Outcome, Sampled, Side, Verification};
 use super::sample::{self, Kind, Sample};
 use super::subject::{Running, Subject};
 use super::{Judge, VerifyError};
+use super::{answer, blocks};
 use crate::compare::{Verdict, metrics};
 use crate::engine::double::Double;
 use crate::engine::noise::Noise;
@@ -15,7 +15,7 @@ use crate::graph::freeze::{self, Freeze};
 use crate::graph::{Dim, Model, Node, shapes};
 use crate::onnx::{DType, Tensor};
 use crate::reach::Reached;
-use crate::target::{self, Facts, Target};
+use crate::target::{self, Facts};
 
 /// Batch sizes tried where the batch is free.
 pub const BATCHES: [i64; 3] = [1, 2, 4];
@@ -63,6 +63,8 @@ pub struct Others<'a> {
     pub reference: &'a dyn Engine,
     /// What to call it in front of a reader.
     pub label: String,
+    /// Whether it only plays a reference: known faults are planted in it.
+    pub simulated: bool,
     /// Runs the CPU parts of a bundle.
     pub host: &'a dyn Engine,
     /// Decides where reference and target differ; porter's own float64 where none is given.
@@ -86,34 +88,46 @@ pub fn verify(
         verdict: Outcome::Same,
         model: subject.name.clone(),
         target: side(&*target.engine, &target.label, target.simulated),
-        reference: side(others.reference, &others.label, false),
+        reference: side(others.reference, &others.label, others.simulated),
         dtype: DType::Float,
         dtype_reason: String::new(),
         decided_by: None,
         broken: None,
+        emulated: None,
         assumed: Vec::new(),
         samples: Vec::new(),
         story: Vec::new(),
     };
     let mut unlike: Option<String> = None;
-    for (index, (batch, wanted)) in batches(subject, options)?.into_iter().enumerate() {
-        let (model, assumed) = sized(subject, options, batch)?;
+    if target.emulates {
+        verification.emulated = subject.half();
+    }
+    for (index, round) in rounds(subject, options)?.into_iter().enumerate() {
+        let Round { batch, .. } = round;
+        let (model, assumed) = sized(subject, options, &round)?;
         if index == 0 {
             verification.assumed = assumed;
         }
         let own: Vec<String> = model.graph.outputs.iter().map(|&id| model.graph.value(id).name.clone()).collect();
         let model = with_outputs(model, subject, options);
-        let (dtype, reason, keep) = element_type(subject, &model, target.target.as_ref(), options)?;
+        let (dtype, reason, keep) = element_type(subject, &model, target, options)?;
         (verification.dtype, verification.dtype_reason) = (dtype, reason);
+        let head = answer::head(&model, &facts);
         let keep = |node: &Node| {
             node.writes().next().is_some_and(|id| keep.contains(&model.graph.value(id).name))
                 || keep.contains(&node.name)
         };
-        let noise = Noise { dtype, keep: &keep, draws: options.draws, seed: options.seed };
+        let approximated: Vec<(String, f64)> = target
+            .target
+            .iter()
+            .flat_map(|target| target.approximates.iter().map(|(operator, most)| (operator.clone(), *most)))
+            .collect();
+        let (draws, seed) = (options.draws, options.seed);
+        let noise = Noise { dtype, keep: &keep, draws, seed, approximated: &approximated };
         let batch_said = batch.map(|batch| format!(" at batch {batch}")).unwrap_or_default();
         step(&format!("compiling for {}{batch_said}", target.label));
         let parts = subject.bundle.as_ref();
-        let mut running = match Running::compile(&model, parts, &*target.engine, others.host) {
+        let mut running = match Running::compile(&model, parts, target, others.host) {
             Ok(running) => running,
             Err(error) if error.is_absence() => return Err(error.into()),
             Err(error) => {
@@ -121,7 +135,7 @@ pub fn verify(
                 break;
             }
         };
-        for (number, sample) in samples(&model, &wanted, batch, options).into_iter().enumerate() {
+        for (number, sample) in samples(&model, round, options).into_iter().enumerate() {
             step(&format!("{} on {}", sample.name, others.label));
             let judge = Judge::new(others.reference, &model, &sample.inputs, &noise).map_err(VerifyError::Reference)?;
             let judge = match others.decider {
@@ -139,7 +153,17 @@ pub fn verify(
                 }
             };
             let seconds = start.elapsed().as_secs_f64();
-            let unrepeatable = if number == 0 { unrepeatable(&mut running, &sample.inputs, &result) } else { None };
+            let unrepeatable = match number {
+                0 => match unrepeatable(&mut running, &sample.inputs, &result) {
+                    Ok(by) => Some(by),
+                    Err(error) => {
+                        let again = format!("{}, the second time", sample.name);
+                        verification.broken = Some(Breakage::of(&error, &again));
+                        break;
+                    }
+                },
+                _ => None,
+            };
             let report = judge.judge(&result);
             if report.findings.iter().any(|finding| finding.from_exact.is_some()) {
                 unlike = Some(others.decider.map_or_else(|| Double.name(), |engine| engine.name()));
@@ -152,13 +176,12 @@ pub fn verify(
                 let measured = result
                     .get(&finding.name)
                     .map(|result| blocks::measure(&blocks::blocks(&facts, reference.dims()), reference, result));
-                Judged {
-                    output: own.contains(&finding.name),
-                    dims: reference.dims().to_vec(),
-                    blocks: measured.unwrap_or_default(),
-                    finding,
-                }
+                let mut blocks = measured.unwrap_or_default();
+                blocks.iter_mut().for_each(|block| block.judge(&finding));
+                Judged { output: own.contains(&finding.name), dims: reference.dims().to_vec(), blocks, finding }
             };
+            let answers =
+                head.as_ref().map(|head| answer::compare(head, judge.reference(), &result, &judge.expectation().draws));
             verification.samples.push(Sampled {
                 name: sample.name,
                 kind: sample.kind,
@@ -167,6 +190,7 @@ pub fn verify(
                 seconds,
                 unrepeatable,
                 outputs: report.findings.into_iter().map(judged).collect(),
+                answers: answers.unwrap_or_default(),
             });
         }
         if verification.broken.is_some() {
@@ -190,43 +214,60 @@ fn nobody(error: Option<&EngineError>) -> String {
 }
 
 /// How far a second run of the target is from its first one, where it is not the same.
-fn unrepeatable(running: &mut Running, inputs: &Tensors, first: &Tensors) -> Option<f64> {
-    let second = running.run(inputs).ok()?;
+fn unrepeatable(running: &mut Running, inputs: &Tensors, first: &Tensors) -> Result<f64, EngineError> {
+    let second = running.run(inputs)?;
     let apart = |(name, one): (&String, &Tensor)| {
         second
             .get(name)
             .and_then(|other| metrics(one, other).ok())
             .map_or(f64::INFINITY, |m| if m.equal { 0.0 } else { m.max_abs.max(f64::MIN_POSITIVE) })
     };
-    Some(first.iter().map(apart).fold(0.0, f64::max))
+    Ok(first.iter().map(apart).fold(0.0, f64::max))
 }
 
-/// A batch size, where it is free, and the kinds of samples at it.
-type Batch = (Option<i64>, Vec<Kind>);
+/// Samples of the same sizes, for which the model is compiled once.
+#[derive(Default)]
+struct Round {
+    /// The batch size, where it is free.
+    batch: Option<i64>,
+    /// Kinds of samples to make up.
+    kinds: Vec<Kind>,
+    /// The user's own.
+    given: Vec<(String, Tensors)>,
+}
 
-/// Batch sizes with the kinds of samples for each; one entry without a size where the batch is fixed.
-fn batches(subject: &Subject, options: &Options) -> Result<Vec<Batch>, VerifyError> {
+/// The rounds: one for each batch size, or one for each set of sizes that the user's own inputs have.
+fn rounds(subject: &Subject, options: &Options) -> Result<Vec<Round>, VerifyError> {
     if !options.given.is_empty() {
-        return Ok(vec![(None, Vec::new())]);
+        let mut rounds: Vec<Round> = Vec::new();
+        let alike = |a: &Tensors, b: &Tensors| {
+            a.len() == b.len() && a.iter().all(|(name, tensor)| b.get(name).is_some_and(|b| b.dims() == tensor.dims()))
+        };
+        for (name, inputs) in &options.given {
+            let own = (name.clone(), inputs.clone());
+            match rounds.iter_mut().find(|round| alike(&round.given[0].1, inputs)) {
+                Some(round) => round.given.push(own),
+                None => rounds.push(Round { given: vec![own], ..Default::default() }),
+            }
+        }
+        return Ok(rounds);
     }
     let mut sized = subject.model.clone();
     freeze::freeze(&mut sized, &subject.sizes())?;
     freeze::freeze(&mut sized, &options.freeze)?;
     if !has_free_batch(&sized) {
-        if !options.batches.is_empty() {
-            // Says which input has which batch, unless it is the one that was asked for.
-            for &batch in &options.batches {
-                freeze::freeze(&mut sized.clone(), &Freeze { batch: Some(batch), ..Default::default() })?;
-            }
+        // Says which input has which batch, unless it is the one that was asked for.
+        for &batch in &options.batches {
+            freeze::freeze(&mut sized.clone(), &Freeze { batch: Some(batch), ..Default::default() })?;
         }
-        return Ok(vec![(None, sample::kinds(options.samples))]);
+        return Ok(vec![Round { kinds: sample::kinds(options.samples), ..Default::default() }]);
     }
     let list = if options.batches.is_empty() { BATCHES.to_vec() } else { options.batches.clone() };
-    let kinds = |(index, batch): (usize, i64)| {
+    let round = |(index, batch): (usize, i64)| {
         let count = if index == 0 { options.samples } else { options.samples.div_ceil(3) };
-        (Some(batch), sample::kinds(count))
+        Round { batch: Some(batch), kinds: sample::kinds(count), given: Vec::new() }
     };
-    Ok(list.into_iter().enumerate().map(kinds).collect())
+    Ok(list.into_iter().enumerate().map(round).collect())
 }
 
 fn has_free_batch(model: &Model) -> bool {
@@ -239,12 +280,12 @@ fn has_free_batch(model: &Model) -> bool {
 }
 
 /// The model at fixed sizes: the bundle's, the user's, the given tensors', then what can be assumed.
-fn sized(subject: &Subject, options: &Options, batch: Option<i64>) -> Result<(Model, Vec<String>), VerifyError> {
+fn sized(subject: &Subject, options: &Options, round: &Round) -> Result<(Model, Vec<String>), VerifyError> {
     let mut model = subject.model.clone();
     freeze::freeze(&mut model, &subject.sizes())?;
     freeze::freeze(&mut model, &options.freeze)?;
-    if let Some((_, given)) = options.given.first() {
-        // Free sizes stay as they are: every given sample may have its own.
+    let batch = round.batch;
+    if let Some((_, given)) = round.given.first() {
         let fits = |name: &String| model.graph.value_named(name).is_some_and(|id| model.graph.is_input(id));
         let shapes = given.iter().filter(|(name, _)| fits(name));
         let shapes = shapes.map(|(name, tensor)| (name.clone(), tensor.dims().to_vec())).collect();
@@ -291,7 +332,7 @@ fn with_outputs(mut model: Model, subject: &Subject, options: &Options) -> Model
 fn element_type(
     subject: &Subject,
     model: &Model,
-    target: Option<&Target>,
+    reached: &Reached,
     options: &Options,
 ) -> Result<(DType, String, std::collections::HashSet<String>), VerifyError> {
     let mut keep = std::collections::HashSet::new();
@@ -299,37 +340,40 @@ fn element_type(
         let manifest = &parts.manifest;
         keep.extend(manifest.float32_nodes.iter().map(|one| one.node.clone()));
         keep.extend(manifest.cpu_reasons.iter().map(|one| one.node.clone()));
-        let dtype = options.dtype.unwrap_or(manifest.dtype);
-        return Ok((dtype, "the bundle's".into(), keep));
+        if manifest.dtype != DType::Float || options.dtype.is_some() {
+            return Ok((options.dtype.unwrap_or(manifest.dtype), "the bundle's".into(), keep));
+        }
     }
-    let Some(target) = target else {
-        return Ok(match options.dtype {
-            Some(dtype) => (dtype, "asked for".into(), keep),
-            None => (DType::Float, "the model's".into(), keep),
-        });
+    if let Some(dtype) = options.dtype {
+        return Ok((dtype, "asked for".into(), keep));
+    }
+    if let Some(dtype) = reached.rounds {
+        return Ok((dtype, format!("{} rounds like it", reached.label), keep));
+    }
+    let Some(target) = &reached.target else {
+        return Ok((DType::Float, "the model's".into(), keep));
     };
-    let setting = target.setting(None, None)?;
+    let setting = target.setting(reached.device.as_deref(), None)?;
     let mut typed = model.clone();
     let _ = shapes::infer(&mut typed);
     let assessment = target::assess(&typed, target, &setting);
-    let wishes = target::dtype::Wishes { dtype: options.dtype, variant: None };
+    let wishes = target::dtype::Wishes { dtype: None, variant: None };
     let policy = target::dtype::policy(&typed, target, &setting, &assessment, wishes)?;
     keep.extend(policy.float32.keys().cloned());
-    Ok((policy.compute, policy.why.clone(), keep))
+    // A bundle's float32 is the target's, whatever another model would be prepared in.
+    let given = if subject.bundle.is_some() { DType::Float } else { policy.compute };
+    let dtype = if policy.rounds != policy.compute { policy.rounds } else { given };
+    Ok((dtype, policy.why.clone(), keep))
 }
 
-fn samples(model: &Model, kinds: &[Kind], batch: Option<i64>, options: &Options) -> Vec<Sample> {
-    if !options.given.is_empty() {
-        let given = |(name, inputs): &(String, Tensors)| Sample {
-            name: name.clone(),
-            kind: Kind::Given,
-            inputs: inputs.clone(),
-        };
-        return options.given.iter().map(given).collect();
+fn samples(model: &Model, round: Round, options: &Options) -> Vec<Sample> {
+    let given = |(name, inputs): (String, Tensors)| Sample { name, kind: Kind::Given, inputs };
+    if !round.given.is_empty() {
+        return round.given.into_iter().map(given).collect();
     }
     let seeded = |(index, &kind): (usize, &Kind)| {
         let seed = if kind == Kind::Structured { index.saturating_sub(2) as u64 } else { 0 };
-        sample::sample(model, kind, options.seed + seed, batch)
+        sample::sample(model, kind, options.seed + seed, round.batch)
     };
-    kinds.iter().enumerate().map(seeded).collect()
+    round.kinds.iter().enumerate().map(seeded).collect()
 }

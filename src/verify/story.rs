@@ -62,6 +62,9 @@ pub(super) fn tell(found: &Verification, subject: &Subject) -> Vec<String> {
         let by = sample.unrepeatable.unwrap_or_default();
         story.push(format!("{target} does not repeat itself: two runs on {} differ by {by:.1e}.", sample.name));
     }
+    if let Some(dtype) = found.emulated {
+        story.push(format!("{target} has no arithmetic in {}: it was emulated, each tensor rounded.", dtype.spelled()));
+    }
     if subject.bundle.as_ref().is_some_and(|parts| parts.without_original) {
         story.push(
             "The original model was not at hand, so the bundle was held against its own parts: what preparing changed was not looked at."

@@ -4,11 +4,13 @@ use std::path::Path;
 
 use super::VerifyError;
 use crate::bundle::{self, Manifest};
-use crate::engine::emulate::Emulated;
+use crate::engine::emulate::{self, Emulated};
 use crate::engine::{Engine, EngineError, Session, Tensors};
 use crate::graph::Model;
 use crate::graph::freeze::Freeze;
+use crate::onnx::DType;
 use crate::onnx::ModelFile;
+use crate::reach::Reached;
 
 /// Something to verify.
 #[derive(Clone)]
@@ -64,6 +66,13 @@ impl Subject {
         Ok(Self { name, model, bundle: Some(Parts { manifest, models, without_original }) })
     }
 
+    /// The 16-bit type that a bundle's parts are in, if they are in one.
+    pub fn half(&self) -> Option<DType> {
+        let models = self.bundle.iter().flat_map(|parts| &parts.models);
+        let any = models.filter(|model| emulate::of(model).is_some()).count() > 0;
+        self.bundle.as_ref().filter(|_| any).map(|parts| parts.manifest.dtype)
+    }
+
     /// The sizes that the bundle was made for, for the original.
     pub(super) fn sizes(&self) -> Freeze {
         let Some(parts) = &self.bundle else { return Freeze::default() };
@@ -115,14 +124,19 @@ impl Running {
     pub fn compile(
         model: &Model,
         parts: Option<&Parts>,
-        target: &dyn Engine,
+        target: &Reached,
         host: &dyn Engine,
     ) -> Result<Self, EngineError> {
-        let Some(parts) = parts else { return Ok(Self { parts: vec![target.compile(model)?] }) };
+        let Some(parts) = parts else { return Ok(Self { parts: vec![target.engine.compile(model)?] }) };
         let compile = |(part, model): (&bundle::manifest::Part, &Model)| {
-            let on_target = part.device != "cpu";
-            // No CPU engine computes in 16 bits: what stands in for the target does so by emulation.
-            Emulated(if on_target { target } else { host }).compile(model)
+            // A bundle for the CPU has the target's parts and the host's on the same device; the names tell them apart.
+            let on_host = part.device == "cpu" && (parts.manifest.target != "cpu" || part.name.starts_with("host"));
+            match part.device.as_str() {
+                _ if on_host => Emulated(host).compile(model),
+                // No CPU engine computes in 16 bits: what stands in for the target does so by emulation.
+                _ if target.emulates => Emulated(&*target.engine).compile(model),
+                _ => target.engine.compile(model),
+            }
         };
         Ok(Self { parts: parts.manifest.parts.iter().zip(&parts.models).map(compile).collect::<Result<_, _>>()? })
     }

@@ -7,12 +7,14 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use super::{Failure, Outcome, progress::Progress, screen, sizes::Sizes};
+use super::{Failure, Outcome, limits::Limits, progress::Progress, screen, sizes::Sizes};
 use crate::engine::EngineError;
 use crate::inputs::{self, InputError, Plan};
 use crate::postprocess::{RotatedOverlap, Settings, Task};
 use crate::reach::{self, ReachError};
-use crate::run::{Choice, Crew, FoundIn, Gathered, Program, ProgramError, RunError, pipeline, read_answers};
+use crate::run::{
+    Answers, Choice, Crew, FoundIn, Gathered, Program, ProgramError, RunError, pipeline, read_answers, without_filling,
+};
 use crate::target::TargetSet;
 
 use report::Story;
@@ -61,6 +63,8 @@ pub struct Args {
     /// Run ONNX Runtime in a process of its own as well, as other targets are
     #[arg(long)]
     isolate: bool,
+    #[command(flatten)]
+    limits: Limits,
     /// Leave out what the model is less sure of
     #[arg(long, default_value_t = 0.25, value_name = "SCORE")]
     conf: f32,
@@ -97,7 +101,6 @@ impl Args {
 /// Runs the command.
 pub fn run(args: Args) -> Outcome {
     let progress = Progress::new(args.json);
-    let outputs = args.outputs.iter().map(|path| Output::new(path)).collect::<Result<Vec<_>, _>>()?;
     let targets = match &args.targets {
         Some(path) => TargetSet::load(path).map_err(Failure::diagnostic)?,
         None => TargetSet::shipped(),
@@ -114,19 +117,15 @@ pub fn run(args: Args) -> Outcome {
     let given = args.inputs.iter().map(|text| inputs::expand(text, &names)).collect::<Result<Vec<_>, _>>();
     let options = inputs::Options { seed: args.seed, batch };
     let plan = Plan::new(&program.wanted, &given.map_err(input_failure)?, &options).map_err(input_failure)?;
+    let outputs = args.outputs.iter().map(|path| Output::new(path, &plan)).collect::<Result<Vec<_>, _>>()?;
     let drawing = args.draw.as_ref().map(|path| Drawing::new(path, &program, &plan)).transpose()?;
 
     progress.step("compiling");
-    let choice = Choice {
-        target: args.target.clone(),
-        stand_in: args.stand_in.clone(),
-        options: reach::Options {
-            device: args.device.clone(),
-            threads: args.threads.unwrap_or(0),
-            ..Default::default()
-        },
-        isolate: args.isolate,
-    };
+    let mut options =
+        reach::Options { device: args.device.clone(), threads: args.threads.unwrap_or(0), ..Default::default() };
+    args.limits.apply(&mut options);
+    let isolate = args.isolate || args.limits.any();
+    let choice = Choice { target: args.target.clone(), stand_in: args.stand_in.clone(), options, isolate };
     let crew = Crew::gather(&program, &targets, &choice).map_err(|error| reach_failure(error, &program))?;
     let jobs = usize::from(args.jobs).min(plan.runs().max(1));
     let started = Instant::now();
@@ -136,24 +135,28 @@ pub fn run(args: Args) -> Outcome {
     progress.step("running");
     let settings = args.settings();
     let (models, keep) = (program.models(plan.is_made_up()), drawing.is_some());
-    let masks = keep || args.json || outputs.iter().any(Output::is_json);
+    let listed = args.json || outputs.iter().any(Output::is_json);
+    let (masks, alone) = (keep || listed, plan.pictures() == 1);
     let mut story = Story::new(&args.model, &program, &crew, compiled, jobs);
     let mut gathered = Gathered::default();
     let started = Instant::now();
     let load = |run| plan.load(run, &models, keep).map_err(RunError::from);
     pipeline(&mut lines, plan.runs(), load, |mut done| -> Result<(), Failed> {
         progress.step(&format!("running {} of {}", done.run + 1, plan.runs()));
-        done.feed.warnings.iter().for_each(|said| eprintln!("warning: {said}"));
+        done.feed.warnings.iter().for_each(|said| screen::note(&format!("warning: {said}")));
         story.ran(&done);
-        if outputs.iter().any(|output| !output.is_json()) || program.head.is_none() {
+        if outputs.iter().any(|output| !output.is_json()) {
             gathered.add(&done);
+        }
+        if program.head.is_none() {
+            story.tensors(&without_filling(&done));
         }
         if let Some(head) = &program.head {
             for found in read_answers(&program, head, &mut done, &settings, masks && head.task == Task::Segment)? {
                 if let Some(drawing) = &drawing {
                     drawing.draw(&found)?;
                 }
-                story.found(without_picture(found));
+                story.found(kept(found, alone || listed));
             }
         }
         Ok(())
@@ -162,9 +165,6 @@ pub fn run(args: Args) -> Outcome {
     story.took(started.elapsed());
     story.placed(&lines);
     let tensors = gathered.tensors();
-    if program.head.is_none() {
-        story.tensors(&tensors);
-    }
     for output in &outputs {
         output.write(&tensors, &story)?;
     }
@@ -179,9 +179,14 @@ pub fn run(args: Args) -> Outcome {
     Ok(ExitCode::SUCCESS)
 }
 
-/// The picture is not needed once it is drawn, and there may be many.
-fn without_picture(mut found: FoundIn) -> FoundIn {
+/// What is still needed once a picture is drawn; there may be many.
+fn kept(mut found: FoundIn, masks: bool) -> FoundIn {
     found.frame.picture = None;
+    if let Answers::Things(things) = &mut found.answers
+        && !masks
+    {
+        things.iter_mut().for_each(|one| one.mask = None);
+    }
     found
 }
 

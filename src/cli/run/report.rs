@@ -50,7 +50,10 @@ struct PartStory {
 struct TensorStory {
     name: String,
     dtype: String,
+    /// Of all runs, one after the other; -1 for a size that changes from run to run.
     shape: Vec<i64>,
+    #[serde(skip)]
+    finite: usize,
     #[serde(skip_serializing_if = "Option::is_none")]
     range: Option<[f64; 2]>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -138,9 +141,15 @@ impl Story {
         self.parts.iter_mut().zip(placements).for_each(|(part, placement)| part.placement = placement.cloned());
     }
 
-    /// The outputs, where nobody can read them as an answer.
+    /// The outputs of one more run, where nobody can read them as an answer. Only what is told of them is kept.
     pub fn tensors(&mut self, tensors: &Tensors) {
-        self.tensors = tensors.iter().map(|(name, tensor)| TensorStory::of(name, tensor)).collect();
+        for (name, tensor) in tensors {
+            let more = TensorStory::of(name, tensor);
+            match self.tensors.iter_mut().find(|story| story.name == *name) {
+                Some(story) => story.add(more),
+                None => self.tensors.push(more),
+            }
+        }
     }
 
     /// The story as a JSON document.
@@ -283,13 +292,38 @@ impl TensorStory {
             shape: tensor.dims().to_vec(),
             range: (finite > 0).then_some(range),
             mean: (finite > 0).then(|| sum / finite as f64),
+            finite,
             nan,
             infinite: values.len() - finite - nan,
         }
     }
 
+    /// Adds what another run gave.
+    fn add(&mut self, more: Self) {
+        let same = self.shape.len() == more.shape.len();
+        for (axis, size) in self.shape.iter_mut().enumerate() {
+            let other = more.shape.get(axis).copied().unwrap_or(-1);
+            *size = match axis {
+                0 if same => *size + other,
+                _ if *size == other => *size,
+                _ => -1,
+            };
+        }
+        let all = self.finite + more.finite;
+        let share = |story: &Self| story.mean.unwrap_or(0.0) * story.finite as f64 / all as f64;
+        self.mean = (all > 0).then(|| share(self) + share(&more));
+        self.range = match (self.range, more.range) {
+            (Some([low, high]), Some([lower, higher])) => Some([low.min(lower), high.max(higher)]),
+            (one, other) => one.or(other),
+        };
+        self.finite = all;
+        self.nan += more.nan;
+        self.infinite += more.infinite;
+    }
+
     fn line(&self, wide: usize) -> String {
-        let sizes: Vec<String> = self.shape.iter().map(i64::to_string).collect();
+        let size = |&size: &i64| if size < 0 { "?".to_string() } else { size.to_string() };
+        let sizes: Vec<String> = self.shape.iter().map(size).collect();
         let kind = format!("{}[{}]", self.dtype, sizes.join(","));
         let mut line = format!("  {:<wide$}   {kind}", self.name);
         if let (Some([low, high]), Some(mean)) = (self.range, self.mean) {

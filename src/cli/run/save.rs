@@ -18,7 +18,13 @@ pub struct Output {
 }
 
 impl Output {
-    pub fn new(path: &Path) -> Result<Self, Failure> {
+    /// # Errors
+    /// A form that is not known, or one of the inputs.
+    pub fn new(path: &Path, plan: &Plan) -> Result<Self, Failure> {
+        let same = |file: &Path| matches!((file.canonicalize(), path.canonicalize()), (Ok(a), Ok(b)) if a == b);
+        if plan.files().any(same) {
+            return Err(Failure::input(format!("{}: is an input; give another file", path.display())));
+        }
         let json = path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("json"));
         if !json && Form::of(path).is_none() {
             return Err(Failure::input(format!(
@@ -49,6 +55,8 @@ pub struct Drawing {
     path: PathBuf,
     /// The file is one of several in a folder.
     many: bool,
+    /// What must not be drawn over.
+    inputs: HashSet<PathBuf>,
     taken: Mutex<HashSet<PathBuf>>,
 }
 
@@ -77,11 +85,15 @@ impl Drawing {
         if !many && !kind.is_some_and(|kind| kind.writing_enabled()) {
             return Err(Failure::input(format!("--draw {}: expected .png, .jpg or .webp", path.display())));
         }
+        let inputs: HashSet<PathBuf> = plan.files().filter_map(|file| file.canonicalize().ok()).collect();
+        if !many && path.canonicalize().is_ok_and(|path| inputs.contains(&path)) {
+            return Err(Failure::input(format!("--draw {}: is an input; give another file", path.display())));
+        }
         if many {
             std::fs::create_dir_all(path)
                 .map_err(|error| Failure::environment(format!("{}: {error}", path.display())))?;
         }
-        Ok(Self { path: path.to_path_buf(), many, taken: Mutex::default() })
+        Ok(Self { path: path.to_path_buf(), many, inputs, taken: Mutex::default() })
     }
 
     /// Draws what was found in a picture.
@@ -116,7 +128,9 @@ impl Drawing {
             0 => format!("{stem}.png"),
             count => format!("{stem}-{count}.png"),
         };
-        let free = (0..).map(|count| self.path.join(name(count))).find(|path| taken.insert(path.clone()));
+        let input = |path: &Path| path.canonicalize().is_ok_and(|path| self.inputs.contains(&path));
+        let mut places = (0..).map(|count| self.path.join(name(count)));
+        let free = places.find(|path| !input(path) && taken.insert(path.clone()));
         free.unwrap_or_else(|| self.path.clone())
     }
 }

@@ -129,7 +129,16 @@ impl Session for Lazy {
             for (&id, dims) in graph.inputs.iter().zip(&sizes) {
                 fixed.graph.value_mut(id).shape = Some(dims.iter().map(|&size| Dim::Fixed(size)).collect());
             }
-            self.made = Some((sizes, self.faulty.compile_fixed(&fixed)?));
+            let session = match self.faulty.compile_fixed(&fixed) {
+                // A branch that is not taken may not allow these sizes; where nothing is planted they are not needed.
+                Err(error) if self.faulty.strikes(&fixed).iter().all(Vec::is_empty) => {
+                    let session = self.faulty.base.compile(&self.model).map_err(|_| error)?;
+                    let planted = Planted { model: fixed, stale: Vec::new(), noisy: Vec::new(), run_fails: None };
+                    FaultySession { session, planted, runs: 0, name: self.faulty.name() }
+                }
+                outcome => outcome?,
+            };
+            self.made = Some((sizes, session));
         }
         match &mut self.made {
             Some((_, session)) => session.run(inputs),

@@ -88,9 +88,7 @@ impl Compiler {
         if neff.is_file() {
             return Ok(neff);
         }
-        let scratch = tempfile::Builder::new()
-            .prefix(".porter-")
-            .tempdir_in(&self.cache)
+        let scratch = crate::scratch::ScratchFolder::new_in(&self.cache)
             .map_err(|error| told(format!("{}: {error}", self.cache.display())))?;
         let (source, made) = (scratch.path().join("model.hlo_module.pb"), scratch.path().join("model.neff"));
         onnx::write_with(&source, |out| out.write_all(&bytes)).map_err(|error| told(error.to_string()))?;

@@ -29,6 +29,8 @@ pub struct Provider {
     pub partial: bool,
     /// What `porter runtime install` takes to get it.
     pub runtime: Option<String>,
+    /// The one operating system that has it, where it is bound to one.
+    pub system: Option<String>,
 }
 
 /// A provider's own library.
@@ -50,7 +52,16 @@ impl Provider {
     /// # Errors
     /// [`EngineError::Absent`], with what to do about it.
     pub fn check(&self) -> Result<(), EngineError> {
-        let environment = library::environment(self.runtime.as_deref())?;
+        if let Some(system) = self.elsewhere() {
+            return Err(
+                self.absent(format!("it exists on {system} only, and this machine runs {}", std::env::consts::OS))
+            );
+        }
+        let lacking = |error: EngineError| match error {
+            EngineError::Absent { problem, .. } => self.absent(format!("ONNX Runtime: {problem}")),
+            other => other,
+        };
+        let environment = library::environment(self.runtime.as_deref()).map_err(lacking)?;
         match &self.plugin {
             Some(plugin) => self.devices(environment, plugin).map(|_| ()),
             None => match builtin::available() {
@@ -63,6 +74,11 @@ impl Provider {
                 Err(problem) => Err(self.absent(problem)),
             },
         }
+    }
+
+    /// The system it is bound to, where that is not this one.
+    fn elsewhere(&self) -> Option<&str> {
+        self.system.as_deref().filter(|&system| system != std::env::consts::OS)
     }
 
     /// The version of what computes, where it says one.
@@ -143,6 +159,9 @@ impl Provider {
             engine: self.label.clone(),
             problem,
             fix: match self.runtime.as_deref() {
+                _ if self.elsewhere().is_some() => {
+                    "There is nothing to install here. `porter prepare` writes its bundle on any machine".into()
+                }
                 Some("ort-gpu") => format!(
                     "It needs the package onnxruntime-gpu with CUDA 13 and cuDNN 9, PORTER_ORT set to its library, and \
                      an NVIDIA GPU; `porter doctor {}` shows what is there",

@@ -8,6 +8,7 @@
 //! A session has its process to itself while it lives, so sessions do not wait for each other, and one that crashes takes
 //! no other with it. A process whose session is gone serves the next one.
 
+mod leftover;
 mod log;
 mod process;
 mod protocol;
@@ -31,6 +32,9 @@ pub use process::{Limits, Start};
 pub use protocol::Hello;
 pub use serve::serve;
 pub use tensors::{TensorFileError, read as read_tensors, write as write_tensors};
+
+/// What porter's Python workers have in common; it must lie beside them.
+pub const PYTHON_MODULE: (&str, &str) = ("porter_worker.py", include_str!("../../../workers/porter_worker.py"));
 
 /// Processes without a session that are kept for the next one.
 const IDLE: usize = 2;
@@ -108,7 +112,9 @@ impl Worker {
                 problem: format!("its worker did not answer: {}: {}", death.code, death.problem),
                 fix: match &start {
                     Start::Shell { line, .. } => format!("Try the command by itself: {line}"),
-                    Start::Program(program, _) => format!("Try the command by itself: {}", program.display()),
+                    Start::Program(program, _) | Start::Python(program, _) => {
+                        format!("Try the command by itself: {}", program.display())
+                    }
                 },
             },
         })?;

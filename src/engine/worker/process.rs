@@ -4,15 +4,15 @@ use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use tempfile::TempDir;
 
-use super::log;
 use super::protocol::{Answer, Call, Fault, Hello, Request, VERSION};
 use super::system;
+use super::{leftover, log};
 
 /// The longest line that a worker may answer, in bytes.
 const LONGEST: u64 = 16 << 20;
@@ -31,6 +31,8 @@ pub enum Start {
     },
     /// A program with arguments.
     Program(PathBuf, Vec<String>),
+    /// A Python, with files (names, and what is in them) that are laid into the scratch folder; it runs the first.
+    Python(PathBuf, Vec<(&'static str, &'static str)>),
 }
 
 impl Start {
@@ -82,15 +84,51 @@ pub(super) struct Death {
 /// A running worker. Dropped, it is ended, with its group and its folder.
 pub(super) struct Process {
     child: Child,
-    input: Option<ChildStdin>,
+    input: Option<Input>,
     lines: Receiver<Line>,
     through_shell: bool,
     next: u64,
     files: u64,
     limits: Limits,
     scratch: TempDir,
+    /// Says that the scratch folder is in use, for as long as it is open.
+    _claim: File,
     log_read: u64,
     pub hello: Hello,
+}
+
+/// A worker's standard input, written to by a thread of its own: one that does not read must not hold porter up.
+struct Input {
+    requests: SyncSender<Vec<u8>>,
+    written: Receiver<std::io::Result<()>>,
+}
+
+impl Input {
+    fn new(mut pipe: ChildStdin) -> Self {
+        let (requests, waiting) = sync_channel::<Vec<u8>>(1);
+        let (done, written) = sync_channel(1);
+        // Ends, and with it the worker's input, when nobody has a request any more; or when the worker is gone.
+        std::thread::spawn(move || {
+            for request in waiting {
+                let outcome = pipe.write_all(&request).and_then(|()| pipe.flush());
+                if done.send(outcome).is_err() {
+                    return;
+                }
+            }
+        });
+        Self { requests, written }
+    }
+
+    /// Writes a line; an error of kind `TimedOut` where the worker does not read it in time.
+    fn write(&self, line: Vec<u8>, limit: Duration) -> std::io::Result<()> {
+        let gone = || std::io::Error::from(std::io::ErrorKind::BrokenPipe);
+        self.requests.try_send(line).map_err(|_| gone())?;
+        match self.written.recv_timeout(limit) {
+            Ok(outcome) => outcome,
+            Err(RecvTimeoutError::Timeout) => Err(std::io::ErrorKind::TimedOut.into()),
+            Err(RecvTimeoutError::Disconnected) => Err(gone()),
+        }
+    }
 }
 
 enum Line {
@@ -104,11 +142,13 @@ impl Process {
     /// Starts a worker and greets it.
     pub fn start(start: &Start, limits: &Limits) -> Result<Self, Death> {
         let failed = |problem: String| Death { code: "start".into(), problem, absent: None };
+        leftover::sweep(&limits.scratch);
         let scratch = tempfile::Builder::new()
-            .prefix("porter-worker-")
+            .prefix(leftover::PREFIX)
             .tempdir_in(&limits.scratch)
             .map_err(|error| failed(format!("no scratch folder: {error}")))?;
-        if let Start::Shell { files, .. } = start {
+        let claim = leftover::claim(scratch.path()).map_err(|error| failed(format!("no scratch folder: {error}")))?;
+        if let Start::Shell { files, .. } | Start::Python(_, files) = start {
             for (name, text) in files {
                 std::fs::write(scratch.path().join(name), text).map_err(|error| failed(format!("{name}: {error}")))?;
             }
@@ -118,6 +158,7 @@ impl Process {
             Start::Shell { line, .. } if cfg!(windows) => arguments("cmd", ["/C", line]),
             Start::Shell { line, .. } => arguments("sh", ["-c", line]),
             Start::Program(program, list) => arguments(program, list),
+            Start::Python(python, files) => arguments(python, files.first().map(|(name, _)| scratch.path().join(name))),
         };
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(log).env("PORTER_WORKDIR", scratch.path());
         let mut child = system::start(command, limits.memory, scratch.path())
@@ -136,13 +177,14 @@ impl Process {
         });
         let mut process = Self {
             child,
-            input,
+            input: input.map(Input::new),
             lines,
             through_shell: matches!(start, Start::Shell { .. }),
             next: 0,
             files: 0,
             limits: limits.clone(),
             scratch,
+            _claim: claim,
             log_read: 0,
             hello: Hello::default(),
         };
@@ -194,18 +236,22 @@ impl Process {
             absent: None,
         })?;
         text.push('\n');
-        let sent = self.input.as_mut().map(|input| input.write_all(text.as_bytes()).and_then(|()| input.flush()));
-        if !matches!(sent, Some(Ok(()))) {
-            return Err(self.gone("before it was asked"));
+        let asked = Instant::now();
+        let late = |told: &str| format!("{told} within {}", seconds(limit));
+        match self.input.as_ref().map(|input| input.write(text.into_bytes(), limit)) {
+            Some(Ok(())) => {}
+            Some(Err(error)) if error.kind() == std::io::ErrorKind::TimedOut => {
+                return Err(self.death("timeout".into(), late("it did not read what it was asked")));
+            }
+            _ => return Err(self.gone("before it was asked")),
         }
-        let line = match self.lines.recv_timeout(limit) {
+        let line = match self.lines.recv_timeout(limit.saturating_sub(asked.elapsed())) {
             Ok(Line::Whole(line)) => line,
             Ok(Line::Cut) => return Err(self.gone("in the middle of its answer")),
             Ok(Line::TooLong) => return Err(self.broke(format!("it answered with a line of over {LONGEST} bytes"))),
             Err(RecvTimeoutError::Disconnected) => return Err(self.gone("before it answered")),
             Err(RecvTimeoutError::Timeout) => {
-                let told = format!("no answer within {}", seconds(limit));
-                return Err(self.death("timeout".into(), told));
+                return Err(self.death("timeout".into(), late("no answer")));
             }
         };
         let answer: Value = match serde_json::from_slice(&line) {
@@ -234,9 +280,9 @@ impl Process {
 
     /// Asks it to leave, and sees to it that it does.
     pub fn quit(mut self) {
-        if let Some(input) = &mut self.input {
+        if let Some(input) = &self.input {
             let text = format!("{{\"id\":{},\"method\":\"quit\",\"params\":{{}}}}\n", self.next + 1);
-            let _ = input.write_all(text.as_bytes());
+            let _ = input.write(text.into_bytes(), GRACE);
         }
         self.input = None; // the end of its input says the same
         self.wait(GRACE);

@@ -17,7 +17,7 @@ static RUNNING: Mutex<Option<HashMap<u32, PathBuf>>> = Mutex::new(None);
 /// Starts a worker as the leader of its own group and remembers it.
 pub(super) fn start(command: Command, memory: Option<u64>, scratch: &Path) -> io::Result<Child> {
     let mut running = RUNNING.lock().unwrap_or_else(PoisonError::into_inner);
-    on_interrupt();
+    crate::interrupt::before_death(end_all);
     let child = platform::spawn(command, memory)?;
     running.get_or_insert_default().insert(child.id(), scratch.to_path_buf());
     Ok(child)
@@ -39,18 +39,7 @@ pub(super) fn has_exited(child: &mut Child) -> bool {
     platform::has_exited(child)
 }
 
-#[cfg(unix)]
-fn on_interrupt() {
-    use std::sync::Once;
-    static ONCE: Once = Once::new();
-    ONCE.call_once(platform::watch_signals);
-}
-
-#[cfg(not(unix))]
-fn on_interrupt() {}
-
 /// Ends every worker at once; the caller is about to die.
-#[cfg(unix)]
 fn end_all() {
     // Never unlocked: nothing is started from here on.
     let running = RUNNING.lock().unwrap_or_else(PoisonError::into_inner);
@@ -66,7 +55,6 @@ mod platform {
     use std::io;
     use std::os::unix::process::CommandExt;
     use std::process::{Child, Command};
-    use std::sync::atomic::{AtomicI32, Ordering};
     use std::sync::mpsc::{Sender, channel};
     use std::sync::{Mutex, OnceLock, PoisonError};
 
@@ -137,60 +125,6 @@ mod platform {
             told != 0 || info.assume_init().si_pid() != 0
         }
     }
-
-    static PIPE: AtomicI32 = AtomicI32::new(-1);
-
-    extern "C" fn note(signal: libc::c_int) {
-        let byte = signal as u8;
-        // SAFETY: write may be called in a signal handler.
-        unsafe { libc::write(PIPE.load(Ordering::Relaxed), (&raw const byte).cast(), 1) };
-    }
-
-    /// On a signal that would end porter: ends the workers first. A signal that somebody else handles, or that is
-    /// ignored, is left alone.
-    pub(super) fn watch_signals() {
-        let mut ends = [0; 2];
-        // SAFETY: pipe fills in two descriptors.
-        if unsafe { libc::pipe(ends.as_mut_ptr()) } != 0 {
-            return;
-        }
-        for end in ends {
-            // SAFETY: a plain system call; workers must not inherit the pipe.
-            unsafe { libc::fcntl(end, libc::F_SETFD, libc::FD_CLOEXEC) };
-        }
-        PIPE.store(ends[1], Ordering::Relaxed);
-        for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP] {
-            let mut action = std::mem::MaybeUninit::<libc::sigaction>::zeroed();
-            // SAFETY: asks for the present action, then sets one made of zeros and a handler of the right type.
-            unsafe {
-                if libc::sigaction(signal, std::ptr::null(), action.as_mut_ptr()) != 0 {
-                    continue;
-                }
-                let mut action = action.assume_init();
-                if action.sa_sigaction != libc::SIG_DFL {
-                    continue;
-                }
-                action.sa_sigaction = note as extern "C" fn(libc::c_int) as usize;
-                action.sa_flags = libc::SA_RESTART;
-                libc::sigaction(signal, &action, std::ptr::null_mut());
-            }
-        }
-        std::thread::spawn(move || {
-            let mut signal = 0u8;
-            // SAFETY: reads one byte into one byte; then ends the process as the signal would have.
-            unsafe {
-                while libc::read(ends[0], (&raw mut signal).cast(), 1) != 1 {
-                    if io::Error::last_os_error().kind() != io::ErrorKind::Interrupted {
-                        return;
-                    }
-                }
-                super::end_all();
-                libc::signal(signal.into(), libc::SIG_DFL);
-                libc::raise(signal.into());
-                libc::_exit(128 + libc::c_int::from(signal));
-            }
-        });
-    }
 }
 
 #[cfg(not(unix))]
@@ -205,6 +139,8 @@ mod platform {
     pub(super) fn kill_group(child: &mut Child) {
         let _ = child.kill();
     }
+
+    pub(super) fn kill(_id: u32) {}
 
     pub(super) fn has_exited(child: &mut Child) -> bool {
         !matches!(child.try_wait(), Ok(None))

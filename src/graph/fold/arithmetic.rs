@@ -1,5 +1,5 @@
-//! Operators that compute element by element, exactly as ONNX Runtime does on a CPU: integers wrap, half precision is
-//! computed in float and rounded.
+//! Operators that compute element by element, by the rules that ONNX Runtime has on a CPU: integers wrap, half precision is
+//! computed in float and rounded. Where ONNX leaves the last bit open (a power, a root), so does this.
 
 use super::array::{Array, Element, broadcast_dims};
 use super::kernel::Call;

@@ -82,6 +82,8 @@ impl Call<'_> {
         let data = self.input(0)?;
         let rank = data.dims.len();
         let gone: Vec<usize> = match self.axes()? {
+            // ONNX and ONNX Runtime disagree on what no axes remove.
+            Some(axes) if axes.is_empty() && data.dims.contains(&1) => return None,
             Some(axes) => axes.into_iter().map(|a| axis(a, rank)).collect::<Option<_>>()?,
             None => (0..rank).filter(|&i| data.dims[i] == 1).collect(),
         };

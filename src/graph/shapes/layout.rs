@@ -73,6 +73,11 @@ impl Call<'_> {
         let Some(x) = self.shape(0) else { return Ok(vec![None]) };
         let gone: Vec<usize> = match self.argument(1, "axes") {
             Some(None) => return Ok(vec![None]),
+            // ONNX removes none of the dimensions then, ONNX Runtime every one of size 1: only where there is none are
+            // they of one mind.
+            Some(Some(axes)) if axes.is_empty() && !x.iter().all(|size| size.fixed().is_some_and(|size| size != 1)) => {
+                return Ok(vec![None]);
+            }
             Some(Some(axes)) => axes.into_iter().map(|at| resolve(at, x.len())).collect::<Result<_, _>>()?,
             None if x.iter().all(|size| size.fixed().is_some()) => (0..x.len()).filter(|&i| x[i].is(1)).collect(),
             None => return Ok(vec![None]),

@@ -140,3 +140,27 @@ fn nothing_given_is_made_up() {
     assert_eq!(feed.frames.iter().map(|frame| frame.name.as_str()).collect::<Vec<_>>(), ["seed 7[0]", "seed 7[1]"]);
     assert_eq!(feed.frames[1].picture.as_ref().unwrap().dimensions(), (320, 320));
 }
+
+#[test]
+fn pictures_and_a_spread_array_each_keep_their_own_batch() {
+    let folder = Folder::new();
+    let model = model(&[("images", DType::Float, &[1, 3, 32, 32]), ("boxes", DType::Float, &[2, 4])]);
+    let mut given: Vec<String> = (0..4).map(|i| folder.picture(&format!("{i}.png"), 32, 32, i * 60)).collect();
+    let values: Vec<f32> = (0..32).map(|i| i as f32).collect();
+    given.push(folder.arrays("boxes.npz", &[Tensor::from_f32("boxes", &[8, 4], &values)]));
+    let plan = plan_of(&model, &given, &Options::default()).unwrap();
+    assert_eq!((plan.runs(), plan.pictures()), (4, 4));
+    let feed = plan.load(3, std::slice::from_ref(&model), false).unwrap();
+    assert_eq!(feed.tensors["boxes"].to_f32s().unwrap(), values[24..]);
+    assert_eq!((feed.tensors["images"].dims(), feed.frames.len()), (&[1, 3, 32, 32][..], 1));
+    assert!(feed.frames[0].name.ends_with("3.png"));
+}
+
+#[test]
+fn a_picture_that_is_all_length_is_refused_not_blown_up() {
+    let folder = Folder::new();
+    let model = model(&[("images", DType::Float, &[1, 3, -1, 640])]);
+    let plan = plan_of(&model, &[folder.picture("thread.png", 1, 20_000, 9)], &Options::default()).unwrap();
+    let said = plan.load(0, std::slice::from_ref(&model), false).unwrap_err().to_string();
+    assert!(said.contains("1 x 20000") && said.contains("--shape"), "{said}");
+}

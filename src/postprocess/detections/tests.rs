@@ -110,3 +110,23 @@ fn tensors_of_another_form_are_errors() {
     let narrow = Tensors::from_iter([("raw".to_string(), Tensor::from_f32("raw", &[1, 3, 9], &[0.0; 27]))]);
     assert!(head(Task::Detect, Step::TopK(BoxForm::Corners)).read(&narrow, 0, &Settings::default()).is_err());
 }
+
+#[test]
+fn a_finished_head_with_few_rows_is_no_raw_one() {
+    // Two keypoints of three numbers: rows of 12, fewer of them than columns.
+    let row = |score: f32| [1.0, 2.0, 3.0, 4.0, score, 0.0, 5.0, 6.0, 0.9, 7.0, 8.0, 0.1];
+    let rows: Vec<f32> = (0..8).flat_map(|index| row(if index == 3 { 0.8 } else { 0.1 })).collect();
+    let outputs = Tensors::from_iter([("raw".to_string(), Tensor::from_f32("raw", &[1, 8, 12], &rows))]);
+    let head = Head { classes: Some(1), ..head(Task::Pose, Step::Done) };
+    let found = things(head.read(&outputs, 0, &Settings::default()).unwrap());
+    assert_eq!(short(&found), [(0, 0.8, [1.0, 2.0, 3.0, 4.0])]);
+    assert_eq!((found[0].keypoints.len(), found[0].keypoints[1].x), (2, 7.0));
+}
+
+#[test]
+fn rotated_boxes_without_an_angle_are_an_error() {
+    let columns: Vec<[f32; 6]> = (0..9).map(|_| [5.0, 5.0, 2.0, 2.0, 0.9, 0.3]).collect();
+    let columns: Vec<&[f32]> = columns.iter().map(|column| column.as_slice()).collect();
+    let head = Head { classes: Some(2), ..head(Task::Oriented, Step::Nms(BoxForm::Centre)) };
+    assert!(head.read(&raw(&columns), 0, &Settings::default()).is_err());
+}

@@ -10,6 +10,7 @@ use crate::graph::{Graph, Model, Node, NodeId, ValueId};
 use crate::onnx::DType;
 use crate::target::assess::{Check, spoken};
 use crate::target::predicate::{ModelScope, NodeScope};
+use crate::target::schema::ComputeRule;
 use crate::target::{Assessment, Setting, Target, TargetError, VariantFrom};
 
 /// What a model computes in on a target.
@@ -17,6 +18,8 @@ use crate::target::{Assessment, Setting, Target, TargetError, VariantFrom};
 pub struct Policy {
     /// The type that parts on the target compute in.
     pub compute: DType,
+    /// The type whose rounding the answer shows: `compute`, unless the target computes in less than it is given.
+    pub rounds: DType,
     /// Why: the id of a quirk or note of the target, or a sentence.
     pub why: String,
     /// The model's variant, where it is known.
@@ -82,21 +85,23 @@ pub fn policy(
 ) -> Result<Policy, TargetError> {
     let (facts, variant_from) = target.facts(model, wishes.variant);
     let scope = ModelScope { facts: &facts, device: &setting.device };
+    let holds =
+        |rule: &&ComputeRule| rule.when.as_ref().is_none_or(|when| matches!(when.holds(&scope), Ok(Some(true))));
+    let rule = target.dtype.policy.iter().find(holds);
     let (compute, why) = match wishes.dtype {
         Some(dtype) if !target.dtype.available.contains(&dtype) => {
             let known: Vec<&str> = target.dtype.available.iter().map(|dtype| dtype.name()).collect();
             return Err(target.not_there("element type", dtype.name(), known.join(", ")));
         }
         Some(dtype) => (dtype, "asked for".to_string()),
-        None => target
-            .dtype
-            .policy
-            .iter()
-            .find(|rule| rule.when.as_ref().is_none_or(|when| matches!(when.holds(&scope), Ok(Some(true)))))
-            .map_or((DType::Float, String::new()), |rule| (rule.compute, rule.why.clone())),
+        None => rule.map_or((DType::Float, String::new()), |rule| (rule.compute, rule.why.clone())),
+    };
+    let rounds = match compute {
+        DType::Float => rule.and_then(|rule| rule.rounds).unwrap_or(DType::Float),
+        other => other,
     };
     let variant = facts.variant;
-    let mut policy = Policy { compute, why, variant, variant_from, float32: IndexMap::new() };
+    let mut policy = Policy { compute, rounds, why, variant, variant_from, float32: IndexMap::new() };
     if compute != DType::Float {
         Decide { model, graph: &model.graph, target, setting, assessment, compute }.run(&mut policy);
     }
@@ -209,7 +214,7 @@ impl Decide<'_> {
 }
 
 /// The largest finite float16.
-pub(super) const FLOAT16_MAX: f32 = 65504.0;
+pub const FLOAT16_MAX: f32 = 65504.0;
 /// Half the smallest float16 above zero: what is less becomes zero.
 const FLOAT16_LEAST: f32 = 2.98e-8;
 

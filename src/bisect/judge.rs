@@ -207,7 +207,7 @@ pub fn judge(setting: Setting, expectation: &Expectation, name: &str, result: &T
         let small = behind(setting.model, &[value]);
         if finding.lone > 0
             && small.graph.node_count() <= FEW
-            && let Ok(loud) = noise::louder(setting.engine, &small, setting.inputs, DType::Float)
+            && let Ok(loud) = noise::louder(setting.engine, &small, setting.inputs)
         {
             own.loud = loud.iter().map(one).collect();
             finding = own.judge_one(name, Some(&result));

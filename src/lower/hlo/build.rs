@@ -209,10 +209,13 @@ impl Builder {
 
     /// `yes` where `condition` holds, else `no`; sizes broadcast as numpy does.
     pub fn select(&mut self, condition: Op, yes: Op, no: Op) -> Op {
-        let (condition, yes) = self.align(condition, yes);
-        let (yes, no) = self.align(yes, no);
-        let (condition, no) = self.align(condition, no);
-        let (condition, yes) = self.align(condition, yes);
+        let [first, second, third] = [condition, yes, no].map(|op| self.dims(op));
+        let both = broadcast_dims(&first, &second).and_then(|dims| broadcast_dims(&dims, &third));
+        let Some(dims) = both else {
+            self.fail(|| format!("sizes {first:?}, {second:?} and {third:?} do not broadcast"));
+            return yes;
+        };
+        let [condition, yes, no] = [condition, yes, no].map(|op| self.expand(op, &dims));
         let shape = self.same(yes, no, "select");
         if self.dtype(condition) != DType::Bool {
             self.fail(|| "a select needs a bool to choose by".into());

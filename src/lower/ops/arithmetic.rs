@@ -279,9 +279,10 @@ pub fn trigonometry(call: &mut Call) -> Lowered {
             b.mul(sign, log)
         }
         "Acosh" => {
+            // The product of the roots, and not the root of the product: below 1 it is NaN, and it does not overflow.
             let (less, more) = (b.add_number(x, -1.0), b.add_number(x, 1.0));
-            let product = b.mul(less, more);
-            let root = b.sqrt(product);
+            let (less, more) = (b.sqrt(less), b.sqrt(more));
+            let root = b.mul(less, more);
             let sum = b.add(x, root);
             let log = b.log(sum);
             where_large(b, x, log)

@@ -1,7 +1,7 @@
 //! Attention as one operator, and rotary embeddings.
 //!
 //! ONNX: Attention (opset 23 and later: 3 and 4 dimensions, fewer key heads than query heads, masks of bool and float, causal,
-//! caches inside and outside, softcap, all four forms of the scores); RotaryEmbedding (opset 23 and later: whole and in part,
+//! caches inside and outside, windows to both sides (25 and later), softcap, all four forms of the scores); RotaryEmbedding (opset 23 and later: whole and in part,
 //! halves and interleaved, with and without positions). HLO: dot, select, reduce, exponential, divide; slices and gather.
 //!
 //! Types under 32 bits compute in float32, scores included.
@@ -31,6 +31,7 @@ pub fn attention(call: &mut Call) -> Lowered {
     let valid = call.optional(6)?;
     let (q_heads, kv_heads) = (call.node.int("q_num_heads"), call.node.int("kv_num_heads"));
     let (causal, softcap) = (call.int("is_causal", 0) != 0, call.float("softcap", 0.0));
+    let window = (call.int("left_window_size", -1), call.int("right_window_size", -1));
     let (mode, scale) = (call.int("qk_matmul_output_mode", 0), call.node.float("scale").map(f64::from));
     let (wants_key, wants_value, wants_scores) = (call.wants(1), call.wants(2), call.wants(3));
     let b = &mut *call.b;
@@ -106,7 +107,7 @@ pub fn attention(call: &mut Call) -> Lowered {
         b.along(valid, &dims, 0)
     });
     let places = b.iota(DType::Int32, &dims, 3);
-    if causal {
+    if causal || window != (-1, -1) {
         let own = b.iota(DType::Int32, &dims, 2);
         let before = match (lengths, past_key) {
             (Some(lengths), None) => {
@@ -115,9 +116,22 @@ pub fn attention(call: &mut Call) -> Lowered {
             }
             _ => b.full_like(own, past_key.map_or(0, |past| b.dims(past)[2]) as f64),
         };
-        let last = b.add(own, before);
-        let seen = b.compare(Direction::Le, places, last);
-        allow(b, &mut allowed, seen);
+        // Where each query stands among the keys, and how far it sees from there.
+        let own = b.add(own, before);
+        let (left, mut right) = (Some(window.0).filter(|&size| size >= 0), Some(window.1).filter(|&size| size >= 0));
+        if causal {
+            right = Some(0);
+        }
+        if let Some(size) = right {
+            let last = b.add_number(own, size as f64);
+            let seen = b.compare(Direction::Le, places, last);
+            allow(b, &mut allowed, seen);
+        }
+        if let Some(size) = left {
+            let first = b.add_number(own, -(size as f64));
+            let seen = b.compare(Direction::Ge, places, first);
+            allow(b, &mut allowed, seen);
+        }
     }
     if let Some(lengths) = lengths {
         let there = b.compare(Direction::Lt, places, lengths);

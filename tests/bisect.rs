@@ -97,7 +97,7 @@ fn network() -> Model {
 }
 
 fn search_on(model: &Model, target: &dyn Engine, options: &Options) -> Report {
-    let suspect = Suspect { engine: target, label: target.name(), simulated: true, target: None };
+    let suspect = Suspect { engine: target, label: target.name(), simulated: true, target: None, rounds: DType::Float };
     let found = bisect(model, "test.onnx", &Tract, &suspect, options, &|_| {});
     found.unwrap_or_else(|error| panic!("{error}")).0
 }

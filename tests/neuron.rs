@@ -9,6 +9,7 @@ use porter::engine::neuron::{Neuron, Settings};
 use porter::engine::{Engine, Tensors, worker};
 use porter::graph::Model;
 use porter::onnx::Tensor;
+use prost::Message;
 
 /// A stand-in for the SDK: a compiler that checks its arguments and the module, and a runtime that checks every call.
 mod stand_in {
@@ -28,6 +29,7 @@ mod stand_in {
 if [ "$1" = "--version" ]; then echo "NeuronX Compiler version 2.22.12471.0+b4a00d10"; exit 0; fi
 echo "$@" >> "FOLDER/compiler.log"
 [ "$1" = compile ] && [ -s "$2" ] || { echo "no module" >&2; exit 2; }
+cp "$2" FOLDER/module.pb
 [ "$3 $4 $5 $6 $7 $8 $9" = "--framework XLA --target trn2 --lnc 1 --auto-cast" ] || { echo "wrong arguments: $*" >&2; exit 2; }
 shift 9
 [ "$1 $2" = "none --output" ] || { echo "wrong arguments: $*" >&2; exit 2; }
@@ -56,7 +58,7 @@ int nrt_init(int framework, const char *a, const char *b) {
 void nrt_close(void) { say(loaded || sets || tensors ? "closed with things open" : "close"); started = 0; }
 int nrt_get_visible_nc_count(uint32_t *count) { *count = getenv("NEURON_RT_VISIBLE_CORES") ? 1 : 2; return need(started, "not started"); }
 int nrt_load(const void *neff, size_t size, int32_t start, int32_t count, void **model) {
-  if (need(started && size == 5 && !memcmp(neff, "neff\n", 5) && count == 1, "bad load")) return 2;
+  if (need(started && size == 5 && !memcmp(neff, "neff\n", 5) && count == -1, "bad load")) return 2;
   char text[64]; sprintf(text, "load core %d", start); say(text);
   loaded++; int *core = malloc(sizeof(int)); *core = start; *model = core; return 0; }
 int nrt_unload(void *model) { say("unload"); loaded--; free(model); return 0; }
@@ -80,9 +82,9 @@ int nrt_tensor_write(tensor_t *tensor, const void *bytes, size_t offset, size_t 
 int nrt_tensor_read(const tensor_t *tensor, void *bytes, size_t offset, size_t size) {
   if (need(offset + size <= tensor->size, "read beyond")) return 2; memcpy(bytes, tensor->bytes + offset, size); return 0; }
 int nrt_execute(void *model, set_t *inputs, set_t *outputs) {
-  if (need(inputs->count == 2 && outputs->count == 1, "other sets")) return 1003;
-  if (need(!strcmp(inputs->tensors[0]->name, "input0"), "another order")) return 1003;
-  if (need(inputs->tensors[0]->core == *(int *)model, "another core")) return 1003;
+  if (need(inputs->count == 2 && outputs->count == 1, "other sets")) return 1002;
+  if (need(!strcmp(inputs->tensors[0]->name, "input0"), "another order")) return 1002;
+  if (need(inputs->tensors[0]->core == *(int *)model, "another core")) return 1002;
   /* No model is run: the output shows that both inputs arrived. */
   for (int i = 0; i < 4; i++) ((float *)outputs->tensors[0]->bytes)[i] =
     ((float *)inputs->tensors[0]->bytes)[i] - ((float *)inputs->tensors[1]->bytes)[i];
@@ -165,6 +167,13 @@ fn a_neuron_device_is_driven_as_its_sdk_documents() {
     assert_eq!(stand_in::log(folder.path(), "compiler.log").len(), 1);
     let calls = stand_in::log(folder.path(), "runtime.log");
     assert_eq!(calls, ["init", "load core 0", "load core 1", "execute", "execute", "unload", "unload", "close"]);
+    // What the compiler was given: a module whose ids count from 1 and whose entry is a subtraction of two parameters.
+    let module = std::fs::read(folder.path().join("module.pb")).unwrap();
+    let module = porter::lower::hlo::proto::HloModuleProto::decode(module.as_slice()).unwrap();
+    let entry = module.computations.iter().find(|one| one.id == module.entry_computation_id).unwrap();
+    let opcodes: Vec<&str> = entry.instructions.iter().filter_map(|one| one.opcode.as_deref()).collect();
+    assert_eq!(opcodes, ["parameter", "parameter", "subtract", "tuple"]);
+    assert_eq!(entry.instructions.iter().map(|one| one.id).collect::<Vec<_>>(), [Some(1), Some(2), Some(3), Some(4)]);
 }
 
 #[test]
@@ -172,9 +181,12 @@ fn a_neuron_compiler_fails_with_its_code() {
     let told = stand_in::failure("echo 'ERROR [NCC_EVRF029] sort is not supported' >&2; exit 70");
     assert_eq!(told.code(), Some("NCC_EVRF029"));
     assert!(told.to_string().contains("Known as N4"), "{told}");
+    // However much is said after it.
+    let wordy = "echo '[NCC_EVRF035] dot' ; for i in $(seq 400); do echo 'a line of advice'; done; exit 1";
+    assert_eq!(stand_in::failure(wordy).code(), Some("NCC_EVRF035"));
     assert_eq!(stand_in::failure("exit 70").code(), Some("exit:70"));
     assert_eq!(stand_in::failure("kill -SEGV $$").code(), Some("signal:11"));
-    assert_eq!(stand_in::failure("exit 0").code(), Some("it wrote no file"));
+    assert_eq!(stand_in::failure("exit 0").code(), Some("no-output"));
     let logged = stand_in::failure("echo 'NCC_IGCA030' > log-neuron-cc.txt; exit 1");
     assert_eq!(logged.code(), Some("NCC_IGCA030"));
 }

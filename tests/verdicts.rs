@@ -115,7 +115,7 @@ fn another_engine_passes_in_float32_and_planted_faults_do_not() {
 fn roundings_at_other_places_pass_in_bfloat16_and_planted_faults_do_not() {
     let model = model(RAW);
     let inputs = samples::for_model(&model, 5);
-    let noise = Noise { dtype: DType::Bfloat16, keep: &kept, draws: 2, seed: 0 };
+    let noise = Noise { dtype: DType::Bfloat16, keep: &kept, draws: 2, seed: 0, approximated: &[] };
     let expectation = expect(&model, &inputs, &noise);
     let judge = |what: &str, result: &Tensors| {
         let report = expectation.judge(result);
@@ -152,7 +152,7 @@ fn strains() {
             let inputs = samples::for_model(&model, seed);
             let expectation = expect(&model, &inputs, &Noise::float32());
             told(&format!("{name} float32, ort"), &expectation.judge(&ort.run_once(&model, &inputs).unwrap()));
-            let noise = Noise { dtype: DType::Bfloat16, keep: &kept, draws: 2, seed: 0 };
+            let noise = Noise { dtype: DType::Bfloat16, keep: &kept, draws: 2, seed: 0, approximated: &[] };
             let expectation = expect(&model, &inputs, &noise);
             let more = |node: &Node| kept(node) || node.op_type == "Sigmoid" || node.op_type == "Mul";
             let other = run(&emulate::lower(&model, DType::Bfloat16, &more), &inputs);

@@ -214,7 +214,7 @@ pub fn judge(setting: Setting, expectation: &Expectation, name: &str, result: &T
         if finding.lone > 0
             && own.dtype == DType::Float
             && small.graph.node_count() <= FEW
-            && let Ok(loud) = noise::louder(setting.engine, &small, setting.inputs, DType::Float)
+            && let Ok(loud) = noise::louder(setting.engine, &small, setting.inputs)
         {
             own.loud = loud.iter().map(one).collect();
             finding = own.judge_one(name, Some(&result));

@@ -6,7 +6,8 @@ use std::process::ExitCode;
 use serde::Serialize;
 
 use super::{Failure, Outcome, screen, sizes::Sizes, targets};
-use crate::graph::{fold, freeze};
+use crate::graph::fold;
+use crate::graph::freeze::{self, Freeze};
 use crate::inspect::{Facts, inspect, table};
 use crate::target::{QuirkHit, assess};
 
@@ -55,6 +56,8 @@ struct Findings {
     name: String,
     device: String,
     toolchain: String,
+    /// Sizes that were assumed because the target needs them and nobody gave them.
+    assumed: Vec<String>,
     /// Nodes that it does not run, with the reason; constants and shape arithmetic folded before.
     refused: Vec<Refused>,
     quirks: Vec<QuirkHit>,
@@ -81,6 +84,19 @@ pub fn run(args: Args) -> Outcome {
         let set = targets::load(args.targets.as_deref())?;
         let target = set.get(name).map_err(Failure::diagnostic)?;
         let setting = target.setting(args.device.as_deref(), args.toolchain.as_deref()).map_err(Failure::diagnostic)?;
+        // A target that needs every size would refuse every node for the same reason.
+        let mut assumed = Vec::new();
+        if let Some(rule) = &target.static_shapes {
+            let mut sized = model.clone();
+            if let Ok(said) = freeze::settle(&mut sized, &Freeze::default())
+                && !said.is_empty()
+                && crate::graph::shapes::infer(&mut sized).is_ok()
+            {
+                assumed.push(format!("it needs every size: {}", rule.reason));
+                assumed.extend(said);
+                model = sized;
+            }
+        }
         fold::fold_constants(&mut model).map_err(refused)?;
         let assessment = assess(&model, target, &setting);
         let refused = assessment.refused().map(|(id, refusal)| Refused {
@@ -92,6 +108,7 @@ pub fn run(args: Args) -> Outcome {
             name: name.clone(),
             device: setting.device.name.clone(),
             toolchain: setting.toolchain.clone(),
+            assumed,
             refused: refused.collect(),
             quirks: assessment.quirks.clone(),
         });
@@ -114,6 +131,7 @@ impl Findings {
         let mut title = vec![self.name.clone()];
         title.extend(place.cloned());
         let mut lines = vec![format!("on {}", title.join(" "))];
+        lines.extend(self.assumed.iter().map(|said| format!("  assumed     {said}")));
         if self.refused.is_empty() {
             lines.push("  every node runs there".into());
         }

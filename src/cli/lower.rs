@@ -39,6 +39,13 @@ pub struct Args {
 
 /// Runs the command.
 pub fn run(args: Args) -> Outcome {
+    let weights = if args.weights == "separate" { Weights::Separate } else { Weights::Constants };
+    let beside = args.output.as_ref().or(args.text.as_ref());
+    if weights == Weights::Separate && beside.is_none() {
+        return Err(Failure::input(
+            "--weights separate writes a safetensors file beside the module: say where with --output",
+        ));
+    }
     let mut model = crate::load(&args.model)?;
     let told = |error: &dyn std::fmt::Display| Failure::input(format!("{}: {error}", args.model.display()));
     freeze::freeze(&mut model, &args.sizes.freeze()).map_err(|error| told(&error))?;
@@ -46,7 +53,6 @@ pub fn run(args: Args) -> Outcome {
     if args.f64 {
         lower::widen(&mut model);
     }
-    let weights = if args.weights == "separate" { Weights::Separate } else { Weights::Constants };
     let lowered = lower::lower_prepared(&model, weights).map_err(|error| told(&error))?;
     let mut wrote = Vec::new();
     if let Some(path) = &args.output {
@@ -58,8 +64,7 @@ pub fn run(args: Args) -> Outcome {
         onnx::write_with(path, |out| hlo::text::write(&lowered.module, constants, out))?;
         wrote.push(path.clone());
     }
-    if !lowered.weights.is_empty() {
-        let beside = args.output.as_ref().or(args.text.as_ref()).unwrap_or(&args.model);
+    if let (Some(beside), false) = (beside, lowered.weights.is_empty()) {
         let path = beside.with_extension("safetensors");
         lower::write_weights(&path, &lowered.weights)?;
         wrote.push(path);

@@ -253,10 +253,11 @@ fn describe(prepared: &Prepared) -> String {
     words.join(", ")
 }
 
-/// `, answers N1, N3` for a rule that known faults call for.
+/// `, answers N1 at 3 nodes, N3 at 1` for a rule that known faults call for.
 fn answers(m: &Manifest, rule: &str) -> String {
-    let ids: Vec<&str> = m.quirks.iter().filter(|q| q.answer.as_deref() == Some(rule)).map(|q| q.id.as_str()).collect();
-    if ids.is_empty() { String::new() } else { format!(", answers {}", ids.join(", ")) }
+    let answered = m.quirks.iter().filter(|quirk| quirk.answer.as_deref() == Some(rule));
+    let told: Vec<String> = answered.map(|quirk| format!("{} at {}", quirk.id, quirk.nodes.len())).collect();
+    if told.is_empty() { String::new() } else { format!(", answers {}", told.join(", ")) }
 }
 
 /// The operators that were refused, each once, with the reason.

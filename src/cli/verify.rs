@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::progress::Progress;
 use super::{Failure, Outcome, screen};
-use crate::compare::Verdict;
+use crate::compare::{Metrics, Verdict};
 use crate::engine::Tensors;
 use crate::graph::freeze::{self, Freeze};
 use crate::inputs::{self, Plan, Wanted};
@@ -220,7 +220,7 @@ fn tell(args: &Args, found: &Verification, start: Instant) {
     if !worst.is_empty() {
         say("");
         say(&format!(
-            "  {:<34}{:>10}{:>11}{:>11}{:>13}   {}",
+            "  {:<34} {:>10} {:>10} {:>10} {:>12}   {}",
             "tensor", "error", "expected", "allowed", "worst cosine", "verdict"
         ));
     }
@@ -246,6 +246,23 @@ fn tell(args: &Args, found: &Verification, start: Instant) {
     say(&format!("{}   ({:.1} s)", found.verdict.name(), start.elapsed().as_secs_f64()));
 }
 
+/// The largest error, or that there are no numbers to speak of.
+fn error_of(metrics: &Metrics) -> String {
+    match metrics.non_finite_apart {
+        0 => format!("{:.1e}", metrics.max_abs),
+        count => format!("{count} NaN"),
+    }
+}
+
+/// `12.5 %`, `x 770`: how much of what is allowed is taken.
+fn share_of(strain: f64) -> String {
+    match strain {
+        strain if !strain.is_finite() => "-".into(),
+        strain if strain >= 10.0 => format!("x {strain:.0}"),
+        strain => format!("{:.1} %", 100.0 * strain),
+    }
+}
+
 /// What is found with the predictions of one batch element.
 fn answer(sample: &str, one: &verify::Found) {
     let (agreed, expected) = (&one.agreement, &one.expected);
@@ -268,19 +285,22 @@ fn row(judged: &Judged) {
         screen::println(&format!("  {:<34}{verdict}: {}", finding.name, finding.reason));
         return;
     };
-    let share = if finding.strain.is_finite() { format!("{:.1} %", 100.0 * finding.strain) } else { "-".into() };
+    let share = if m.non_finite_apart > 0 { "-".into() } else { share_of(finding.strain) };
     screen::println(&format!(
-        "  {:<34}{:>10.1e}{:>11.1e}{share:>11}{:>13.9}   {verdict}",
-        finding.name, m.max_abs, finding.expected, m.worst_cosine
+        "  {:<34} {:>10} {:>10.1e} {share:>10} {:>12.9}   {verdict}",
+        finding.name,
+        error_of(m),
+        finding.expected,
+        m.worst_cosine
     ));
     for block in &judged.blocks {
         let m = &block.metrics;
         screen::println(&format!(
-            "    {:<32}{:>10.1e}{:>11}{:>11}{:>13.9}",
+            "    {:<32} {:>10} {:>10} {:>10} {:>12.9}",
             block.block.name,
-            m.max_abs,
+            error_of(m),
             "",
-            block.strain.map(|strain| format!("{:.1} %", 100.0 * strain)).unwrap_or_default(),
+            block.strain.map(share_of).unwrap_or_default(),
             m.worst_cosine
         ));
     }

@@ -13,6 +13,8 @@ use crate::onnx::Tensor;
 
 const SCORE: usize = 4;
 const CLASS: usize = 5;
+/// A class that was computed with is a hair off: some accelerators give 8.000001.
+const SAME_CLASS: f64 = 0.01;
 /// Rows are no longer than this: 6, and 51 of keypoints, or 32 of mask coefficients.
 const MOST_COLUMNS: i64 = 256;
 
@@ -130,7 +132,7 @@ impl Detections {
         let mut pairs: Vec<(f64, usize, usize)> = Vec::new();
         for (i, a) in ours.iter().enumerate() {
             let reach = self.reach(a);
-            for (j, b) in theirs.iter().enumerate().filter(|(_, b)| b[CLASS] == a[CLASS]) {
+            for (j, b) in theirs.iter().enumerate().filter(|(_, b)| (b[CLASS] - a[CLASS]).abs() < SAME_CLASS) {
                 let apart = distance(a, b);
                 if apart <= reach.max(self.reach(b)) {
                     pairs.push((apart, i, j));

@@ -233,6 +233,11 @@ impl Expectation {
         if measured.equal {
             return finding;
         }
+        let lost = no_longer_finite(reference, result);
+        if lost > 0 {
+            finding.batch_elements = elements_apart(reference, result);
+            return differs(finding, format!("{lost} elements are NaN or infinite that the reference has as numbers"));
+        }
         let apart = noise.iter().map(|noise| noise.non_finite_apart).max().unwrap_or(0);
         if measured.non_finite_apart as f64 > self.factor() * apart as f64 {
             let count = measured.non_finite_apart;
@@ -509,6 +514,13 @@ impl Expectation {
         }
         lone
     }
+}
+
+/// Elements that are numbers in the reference and none in the result. No noise excuses that: an answer that is NaN because
+/// its type overflows is no answer.
+fn no_longer_finite(reference: &Tensor, result: &Tensor) -> usize {
+    let (Ok(ours), Ok(theirs)) = (reference.to_f64s(), result.to_f64s()) else { return 0 };
+    ours.iter().zip(&theirs).filter(|(ours, theirs)| ours.is_finite() && !theirs.is_finite()).count()
 }
 
 /// Batch elements in which one side has a NaN or an infinity and the other does not.

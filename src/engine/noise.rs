@@ -7,9 +7,11 @@
 //! rounded to the type, see [`super::emulate`]; a second one starts from inputs moved by one unit in that type.
 //!
 //! In which order an engine adds up a long sum is its own choice, and with summands that are nearly alike the roundings do
-//! not cancel: one number after the other, the error grows with their count, in blocks it hardly does. So every second
-//! float32 draw adds up one number after the other, see [`sums`].
+//! not cancel: one number after the other, the error grows with their count, in blocks it hardly does. So a model with
+//! long sums has one more float32 draw, in which nothing moves and they are added up one number after the other, see
+//! [`sums`]. (Noise in the summands would make them cancel.)
 
+mod rough;
 mod sums;
 
 use std::collections::HashSet;
@@ -35,12 +37,14 @@ pub struct Noise<'a> {
     pub draws: usize,
     /// Another seed gives other draws.
     pub seed: u64,
+    /// Operators that are only approximated, with the most that their results are off.
+    pub approximated: &'a [(String, f64)],
 }
 
 impl Noise<'_> {
     /// The noise of float32: two draws.
     pub fn float32() -> Self {
-        Self { dtype: DType::Float, keep: &|_| true, draws: 2, seed: 0 }
+        Self { dtype: DType::Float, keep: &|_| true, draws: 2, seed: 0, approximated: &[] }
     }
 }
 
@@ -54,9 +58,7 @@ pub fn measure(
     inputs: &Tensors,
     noise: &Noise,
 ) -> Result<Expectation, EngineError> {
-    let draws = (0..noise.draws.max(1)).map(|draw| Some((noise, draw)));
-    let jobs: Vec<_> = std::iter::once(None).chain(draws).collect();
-    let mut runs = run_each(engine, model, inputs, &jobs)?.into_iter();
+    let mut runs = run_each(engine, model, inputs, noise, true)?.into_iter();
     let reference = runs.next().ok_or_else(|| crashed(engine))?;
     Ok(Expectation::new(reference, runs.collect(), noise.dtype))
 }
@@ -72,30 +74,44 @@ pub fn measure_around(
     reference: Tensors,
     noise: &Noise,
 ) -> Result<Expectation, EngineError> {
-    let jobs: Vec<_> = (0..noise.draws.max(1)).map(|draw| Some((noise, draw))).collect();
-    Ok(Expectation::new(reference, run_each(engine, model, inputs, &jobs)?, noise.dtype))
+    Ok(Expectation::new(reference, run_each(engine, model, inputs, noise, false)?, noise.dtype))
 }
 
-/// Runs the model once for each: as it is, or with a draw of a noise.
+/// A run that is to be made.
+enum Job {
+    Plain,
+    /// Long sums one number after the other.
+    InOrder(Box<Model>),
+    Draw(usize),
+}
+
+/// Runs the model as it is, if that is asked for, and then each draw of a noise.
 fn run_each(
     engine: &dyn Engine,
     model: &Model,
     inputs: &Tensors,
-    jobs: &[Option<(&Noise, usize)>],
+    noise: &Noise,
+    plain: bool,
 ) -> Result<Vec<Tensors>, EngineError> {
-    let run = |job: &Option<(&Noise, usize)>| match job {
-        None => engine.run_once(model, inputs),
-        Some((noise, draw)) => run_draw(engine, model, inputs, noise, *draw),
+    let float32 = !matches!(noise.dtype, DType::Bfloat16 | DType::Float16);
+    let in_order = float32.then(|| sums::one_by_one(model, inputs)).flatten().map(|model| Job::InOrder(model.into()));
+    let draws = (0..noise.draws.max(1)).map(Job::Draw);
+    let jobs: Vec<Job> = plain.then_some(Job::Plain).into_iter().chain(draws).chain(in_order).collect();
+    let run = |job: &Job| match job {
+        Job::Plain => engine.run_once(model, inputs).map(Some),
+        // An engine that does not take sums written otherwise just has one draw less.
+        Job::InOrder(model) => Ok(engine.run_once(model, inputs).ok()),
+        Job::Draw(draw) => run_draw(engine, model, inputs, noise, *draw).map(Some),
     };
     let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get());
     let mut runs = Vec::with_capacity(jobs.len());
     for group in jobs.chunks(cores) {
-        let outcomes: Vec<Result<Tensors, EngineError>> = std::thread::scope(|scope| {
+        let outcomes: Vec<Result<Option<Tensors>, EngineError>> = std::thread::scope(|scope| {
             let threads: Vec<_> = group.iter().map(|job| scope.spawn(move || run(job))).collect();
             threads.into_iter().map(|thread| thread.join().unwrap_or_else(|_| Err(crashed(engine)))).collect()
         });
         for outcome in outcomes {
-            runs.push(outcome?);
+            runs.extend(outcome?);
         }
     }
     Ok(runs)
@@ -122,12 +138,25 @@ const LOUD: [i32; 6] = [64, 64, 512, 512, 512, 4096];
 /// Units of a 16-bit type by which the louder draws of one move what they move.
 const LOUD_HALF: [i32; 4] = [4, 4, 16, 64];
 
+/// As [`louder_in`] float32.
+///
+/// # Errors
+/// Any of them does not compile or run.
+pub fn louder(engine: &dyn Engine, model: &Model, inputs: &Tensors) -> Result<Vec<Tensors>, EngineError> {
+    louder_in(engine, model, inputs, DType::Float)
+}
+
 /// Runs of the model with noise far louder than rounding, for [`Expectation::loud`]. `dtype` is the type whose rounding is
 /// explained; for one of 16 bits, the model is one that rounds to it (see [`lowered`]).
 ///
 /// # Errors
 /// Any of them does not compile or run.
-pub fn louder(engine: &dyn Engine, model: &Model, inputs: &Tensors, dtype: DType) -> Result<Vec<Tensors>, EngineError> {
+pub fn louder_in(
+    engine: &dyn Engine,
+    model: &Model,
+    inputs: &Tensors,
+    dtype: DType,
+) -> Result<Vec<Tensors>, EngineError> {
     let units: Vec<i32> = match dtype {
         DType::Bfloat16 | DType::Float16 => LOUD_HALF.iter().map(|units| units * unit_of(dtype)).collect(),
         _ => LOUD.to_vec(),
@@ -162,6 +191,8 @@ fn run_draw(
     draw: usize,
 ) -> Result<Tensors, EngineError> {
     let seed = noise.seed.wrapping_mul(1000).wrapping_add(draw as u64);
+    let rough = rough::roughened(model, inputs, noise.approximated, seed);
+    let model = rough.as_ref().unwrap_or(model);
     match noise.dtype {
         DType::Bfloat16 | DType::Float16 => {
             let lowered = emulate::lower(model, noise.dtype, noise.keep);
@@ -170,12 +201,6 @@ fn run_draw(
         }
         _ => {
             let (moved, inputs) = (moved_model(model, ULPS, seed), moved_inputs(inputs, ULPS, seed));
-            if draw % 2 == 1
-                && let Some(one_by_one) = sums::one_by_one(&moved, &inputs)
-                && let Ok(outputs) = engine.run_once(&one_by_one, &inputs)
-            {
-                return Ok(outputs);
-            }
             engine.run_once(&moved, &inputs)
         }
     }

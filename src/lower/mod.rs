@@ -35,7 +35,8 @@ pub enum Weights {
     /// Into the module, as constants.
     #[default]
     Constants,
-    /// Out of it: each is a parameter behind the inputs.
+    /// Out of it: each is a parameter behind the inputs. Kernels of transposed convolutions stay constants: the module
+    /// has them turned round.
     Separate,
 }
 
@@ -99,6 +100,9 @@ pub fn lower_prepared(model: &Model, weights: Weights) -> Result<Lowered, LowerE
         for (id, tensor) in graph.initializers().filter(|(id, tensor)| tensor.len() > SMALL && !graph.is_unused(*id)) {
             if !tensor.dtype().is_float() {
                 continue; // whole numbers decide places and sizes more often than they are weights
+            }
+            if is_turned(graph, id) {
+                continue; // the module has it turned round, which no parameter is
             }
             let name = graph.value(id).name.clone();
             separate.insert(id, b.parameter(&name, Shape::new(tensor.dtype(), tensor.dims())));
@@ -195,6 +199,14 @@ fn lower_node(
         }
     }
     Ok(())
+}
+
+/// Whether a weight is the kernel of a transposed convolution.
+fn is_turned(graph: &Graph, id: ValueId) -> bool {
+    graph
+        .consumers(id)
+        .iter()
+        .any(|&node| graph.node(node).is("ConvTranspose") && graph.node(node).input(1) == Some(id))
 }
 
 fn shape_of(graph: &Graph, id: ValueId) -> Result<Shape, LowerError> {

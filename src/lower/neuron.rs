@@ -1,7 +1,8 @@
 //! What the Neuron compiler refuses, looked for in the module before the compiler sees it.
 //!
 //! Each finding carries the code that the compiler would give and what answers it. porter's own lowering of a prepared part
-//! gives none; a module made elsewhere, or a target file that allows what it should not, may.
+//! gives none; a module made elsewhere, or a target file that allows what it should not, may. [`silent`] finds what compiles
+//! and is known to be computed wrongly by some versions; which versions, the target file says.
 
 use std::collections::HashMap;
 
@@ -53,6 +54,30 @@ pub fn check(module: &HloModuleProto) -> Vec<Finding> {
         for instruction in &computation.instructions {
             look(instruction, &types, &mut found);
         }
+    }
+    found
+}
+
+/// What compiles, and some versions of the compiler are known to compute wrongly. The code is the fault's name in the
+/// target file, whose versions say whether it strikes.
+pub fn silent(module: &HloModuleProto) -> Vec<Finding> {
+    let mut found = Vec::new();
+    for instruction in module.computations.iter().flat_map(|computation| &computation.instructions) {
+        let element = element_of(instruction.shape.as_ref());
+        let (code, problem) = match instruction.opcode.as_deref() {
+            Some("reverse") => ("N39-reverse", "a copy with a negative step gives wrong values"),
+            Some("divide") if element::INTEGERS.contains(&element) => {
+                ("N39-division", "a division of integers gives wrong values")
+            }
+            _ => continue,
+        };
+        found.push(Finding {
+            code: code.into(),
+            instruction: instruction.name.clone().unwrap_or_default(),
+            node: instruction.metadata.as_ref().and_then(|from| from.op_name.clone()).unwrap_or_default(),
+            problem: problem.into(),
+            answer: "Upgrade, or leave it to the CPU".into(),
+        });
     }
     found
 }
@@ -204,6 +229,27 @@ mod tests {
         let node = Node::new("ConvTranspose", [x, w], []).named("up").with("strides", vec![2, 2]);
         let up = build.node(node);
         assert_eq!(codes(&lowered(build, &[up])), [""; 0]);
+    }
+
+    #[test]
+    fn what_is_silently_wrong_is_found_in_whatever_it_becomes() {
+        let silent_codes =
+            |module: &HloModuleProto| silent(module).into_iter().map(|found| found.code).collect::<Vec<_>>();
+        let mut build = Build::new();
+        let x = build.input("x", DType::Int32, &[2, 6]);
+        let axes = build.ints("axes", &[1]);
+        let y = build.op("ReduceMean", "mean", &[x, axes]);
+        assert_eq!(silent_codes(&lowered(build, &[y])), ["N39-division"]);
+
+        let pad = |size: i64| {
+            let mut build = Build::new();
+            let x = build.input("x", DType::Float, &[1, 40]);
+            let pads = build.ints("pads", &[0, size, 0, size]);
+            let y = build.node(Node::new("Pad", [x, pads], []).named("pad").with("mode", "reflect"));
+            silent_codes(&lowered(build, &[y]))
+        };
+        assert_eq!(pad(3), [""; 0], "a narrow border needs nothing turned round");
+        assert_eq!(pad(20), ["N39-reverse", "N39-reverse"]);
     }
 
     /// What is found in a module whose entry has one instruction changed by hand, as another lowering might write it.

@@ -9,7 +9,7 @@ use crate::bundle::{BundleError, Draft};
 use crate::graph::{Model, NodeId};
 use crate::lower::{self, Lowered, Weights, hlo, neuron};
 use crate::onnx;
-use crate::target::{Reach, Target};
+use crate::target::{Reach, Setting, Target};
 
 /// The worker of targets that are held against the Neuron compiler's refusals.
 const NEURON: &str = "neuron";
@@ -23,8 +23,9 @@ fn is_neuron(target: &Target) -> bool {
     matches!(&target.reach, Reach::Lowering { run, .. } if run == NEURON)
 }
 
-/// Adds the nodes that have no lowering, or whose lowering would not compile, to those that the target refuses.
-pub(super) fn refuse(model: &Model, target: &Target, refusals: &mut HashMap<NodeId, String>) {
+/// Adds the nodes that have no lowering, or whose lowering would not compile or is known to be computed wrongly, to those
+/// that the target refuses.
+pub(super) fn refuse(model: &Model, target: &Target, setting: &Setting, refusals: &mut HashMap<NodeId, String>) {
     if !takes_hlo(target) {
         return;
     }
@@ -35,7 +36,9 @@ pub(super) fn refuse(model: &Model, target: &Target, refusals: &mut HashMap<Node
         }
         match lower::lower_alone(model, id) {
             Ok(Some(module)) if neuron => {
-                if let Some(finding) = neuron::check(&hlo::to_proto(&module)).into_iter().next() {
+                let module = hlo::to_proto(&module);
+                let silent = neuron::silent(&module).into_iter().filter(|found| strikes(&found.code, target, setting));
+                if let Some(finding) = neuron::check(&module).into_iter().chain(silent).next() {
                     refusals.insert(id, format!("{} ({})", finding.problem, finding.code));
                 }
             }
@@ -45,6 +48,11 @@ pub(super) fn refuse(model: &Model, target: &Target, refusals: &mut HashMap<Node
             }
         }
     }
+}
+
+/// Whether a known fault strikes the device and the version at hand.
+fn strikes(id: &str, target: &Target, setting: &Setting) -> bool {
+    target.quirks.iter().any(|quirk| quirk.id == id && quirk.strikes(setting))
 }
 
 /// Lowers a part.

@@ -10,8 +10,10 @@
 pub mod check;
 mod lowering;
 mod pipeline;
+mod ranges;
 pub mod report;
 mod script;
+mod trial;
 
 use crate::engine::EngineError;
 use crate::graph::freeze::Freeze;

@@ -2,7 +2,8 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use super::{Options, PrepareError, Prepared, lowering, script};
+use super::trial::{self, Refused, Trial};
+use super::{Options, PrepareError, Prepared, lowering, ranges, script};
 use crate::bundle::manifest::{self, Manifest, TensorType};
 use crate::engine::tract::Tract;
 use crate::graph::{Graph, GraphError, Model, Node, NodeId, ValueId, flops, fold, freeze, inline, shapes};
@@ -10,7 +11,7 @@ use crate::onnx::DType;
 use crate::partition::{self, Device, Plan};
 use crate::postprocess;
 use crate::rewrite::{self, Rule, RuleSet};
-use crate::target::{self, Answer, Cost, Head, QuirkHit, Target};
+use crate::target::{self, Answer, Cost, Head, QuirkHit, Reach, Target};
 
 /// Operators that choose among predictions: where a detector's own answer begins.
 const SELECTION: [&str; 2] = ["TopK", "NonMaxSuppression"];
@@ -30,19 +31,71 @@ pub fn prepare(
     options: &Options,
     step: &dyn Fn(&str),
 ) -> Result<Prepared, PrepareError> {
-    let attempt = |model: Model, assume: bool| attempt(model, file, target, rules, options, step, assume);
-    let assume = target.static_shapes.is_some();
-    let prepared = match attempt(model.clone(), assume) {
+    let attempt = |assume: bool, refused: &Refused| {
+        let wishes = Wishes { file, target, rules, options, assume, refused };
+        attempt(model.clone(), &wishes, step) // weights are shared
+    };
+    let none = Refused::new();
+    let mut assume = target.static_shapes.is_some();
+    let mut prepared = match attempt(assume, &none) {
         // What was assumed may contradict itself: a cache whose length is that of the mask less one, say.
-        Err(PrepareError::Graph(_)) if assume => return attempt(model, false),
+        Err(PrepareError::Graph(_)) if assume => {
+            assume = false;
+            attempt(false, &none)?
+        }
         outcome => outcome?,
     };
     // Sizes that nobody gave are a risk, taken so that the target can run the network. Where it cannot anyway (all of it
     // stands in the branches of an If, say), they are left to whoever runs the bundle.
-    if prepared.manifest.assumed.is_empty() || !only_on_cpu(&prepared) {
+    if !prepared.manifest.assumed.is_empty() && only_on_cpu(&prepared) {
+        assume = false;
+        prepared = attempt(false, &none)?;
+    }
+    if !options.prove {
         return Ok(prepared);
     }
-    attempt(model, false)
+    step("trying the target's engine");
+    let mut refused = Refused::new();
+    for _ in 0..TRIALS {
+        match trial::compile(&prepared, target) {
+            Trial::Fine => return Ok(prepared),
+            Trial::Failed(error) => {
+                prepared.warnings.push(format!("the bundle does not run on {}: {error}", target.name));
+                return Ok(prepared);
+            }
+            // The host of tract is tract: there is no other place for what it refuses.
+            Trial::Refused(found) if matches!(target.reach, Reach::Tract {}) => {
+                let first = found.values().next().cloned().unwrap_or_default();
+                let count = found.len();
+                prepared.warnings.push(format!(
+                    "{count} nodes do not run on {}, the first: {first}; `porter run --stand-in ort` runs the bundle",
+                    target.name
+                ));
+                return Ok(prepared);
+            }
+            Trial::Refused(found) => refused.extend(found),
+        }
+        prepared = attempt(assume, &refused)?;
+    }
+    if let Trial::Failed(_) | Trial::Refused(_) = trial::compile(&prepared, target) {
+        prepared.warnings.push(format!("the bundle does not run on {}: it goes on refusing nodes", target.name));
+    }
+    Ok(prepared)
+}
+
+/// How often parts are made anew without what the target's engine refused.
+const TRIALS: usize = 4;
+
+/// What a model is made ready with.
+struct Wishes<'a> {
+    file: &'a str,
+    target: &'a Target,
+    rules: &'a RuleSet,
+    options: &'a Options,
+    /// Whether sizes that nobody gave are assumed.
+    assume: bool,
+    /// Nodes that the target's engine refused when it was tried.
+    refused: &'a Refused,
 }
 
 /// Whether the CPU has all the nodes that carry a network's weights, and there are some.
@@ -58,16 +111,8 @@ fn contracts(graph: &Graph) -> bool {
     graph.nodes().any(|(_, node)| CONTRACTIONS.iter().any(|op| node.is(op)) || inside(node))
 }
 
-#[allow(clippy::too_many_arguments)] // the seven of `prepare`, and whether to assume sizes
-fn attempt(
-    mut model: Model,
-    file: &str,
-    target: &Target,
-    rules: &RuleSet,
-    options: &Options,
-    step: &dyn Fn(&str),
-    assume: bool,
-) -> Result<Prepared, PrepareError> {
+fn attempt(mut model: Model, wishes: &Wishes, step: &dyn Fn(&str)) -> Result<Prepared, PrepareError> {
+    let Wishes { file, target, rules, options, assume, refused } = *wishes;
     let setting = target.setting(options.device.as_deref(), options.toolchain.as_deref())?;
     options.variant.as_deref().map_or(Ok(()), |variant| target.check_variant(variant))?;
     let original_nodes = model.graph.node_count();
@@ -110,11 +155,17 @@ fn attempt(
             (node, format!("{}{code}", refusal.reason))
         })
         .collect();
+    for (id, node) in model.graph.nodes() {
+        let made = node.writes().next().map(|value| model.graph.value(value).name.as_str());
+        if let Some(said) = made.and_then(|name| refused.get(name)) {
+            refusals.entry(id).or_insert_with(|| said.clone());
+        }
+    }
     let head = options.head.unwrap_or(target.head);
     if head == Head::Raw {
         refuse_selection(&model.graph, &mut refusals);
     }
-    lowering::refuse(&model, target, &mut refusals);
+    lowering::refuse(&model, target, &setting, &mut refusals);
     let mut plan = partition::plan(&model.graph, &refusals, cost(target, head), &|id| flops::of(&model.graph, id));
     if head == Head::Raw {
         drop_tail(&mut model.graph, &mut plan);
@@ -122,7 +173,12 @@ fn attempt(
 
     step("element types");
     let wishes = target::dtype::Wishes { dtype: options.dtype, variant: options.variant.as_deref() };
-    let policy = target::dtype::policy(&model, target, &setting, &assessment, wishes)?;
+    let mut policy = target::dtype::policy(&model, target, &setting, &assessment, wishes)?;
+    let mut warnings = Vec::new();
+    if policy.compute == DType::Float16 && !(options.prove && ranges::keep_what_overflows(&model, &mut policy)) {
+        let why = if options.prove { "no engine here runs the model" } else { "--no-check" };
+        warnings.push(format!("whether float16 holds the model's numbers, up to 65504, was not measured: {why}"));
+    }
     let mut parts = Vec::new();
     let mut models = Vec::new();
     let mut lowered = Vec::new();
@@ -175,21 +231,22 @@ fn attempt(
     let postprocess =
         postprocess::describe(&model.graph, &facts, &model.graph.outputs, final_answer && facts.end2end != Some(false));
     let quirks = quirk_records(&met.quirks, &assessment.quirks, &plan, &policy);
-    let mut warnings: Vec<String> = quirks
-        .iter()
-        .filter(|quirk| !quirk.answered)
-        .map(|quirk| {
-            format!(
-                "{}: {} ({}). Nodes: {}",
-                quirk.id,
-                quirk.what.trim_end_matches('.'),
-                quirk.symptom,
-                quirk.nodes.join(", ")
-            )
-        })
-        .collect();
+    let unanswered = quirks.iter().filter(|quirk| !quirk.answered).map(|quirk| {
+        format!(
+            "{}: {} ({}). Nodes: {}",
+            quirk.id,
+            quirk.what.trim_end_matches('.'),
+            quirk.symptom,
+            quirk.nodes.join(", ")
+        )
+    });
+    warnings.extend(unanswered);
     if !plan.parts.iter().any(|part| part.device == Device::Target) {
-        warnings.push(format!("{} takes no node of this model: everything runs on the CPU", target.name));
+        let warning = match target.name.as_str() {
+            "cpu" => "the cost of a border leaves nothing to cut: the host's engine runs everything".to_string(),
+            name => format!("{name} takes no node of this model: everything runs on the CPU"),
+        };
+        warnings.push(warning);
     }
 
     // A model that is not in float32 stays what it is where nothing is lowered.

@@ -113,8 +113,32 @@ fn write_page(page: &mut String, m: &Manifest) -> std::fmt::Result {
     writeln!(page, "\n## Check against the original\n")?;
     match &m.check {
         None => writeln!(page, "Not done (`--no-check`)."),
-        Some(check) => writeln!(page, "```json\n{}\n```", serde_json::to_string_pretty(check).unwrap_or_default()),
+        Some(check) => write_check(page, check),
     }
+}
+
+/// What the check found, output by output.
+fn write_check(page: &mut String, check: &serde_json::Value) -> std::fmt::Result {
+    let text = |value: &serde_json::Value, key: &str| value[key].as_str().unwrap_or_default().to_string();
+    let number = |value: &serde_json::Value| value.as_f64().map_or("-".to_string(), |number| format!("{number:.3e}"));
+    writeln!(page, "{}: {}.", text(check, "status"), text(check, "story").trim_end_matches('.'))?;
+    let outputs = check["outputs"].as_array().map(Vec::as_slice).unwrap_or_default();
+    if !outputs.is_empty() {
+        writeln!(
+            page,
+            "\n| output | verdict | largest difference | explained | cosine |\n| --- | --- | --- | --- | --- |"
+        )?;
+    }
+    for output in outputs {
+        let metrics = &output["metrics"];
+        let (difference, cosine) = (number(&metrics["max_abs"]), number(&metrics["cosine"]));
+        let (name, verdict, explained) = (text(output, "name"), text(output, "verdict"), number(&output["expected"]));
+        writeln!(page, "| `{name}` | {verdict} | {difference} | {explained} | {cosine} |")?;
+    }
+    for refused in check["refused"].as_array().into_iter().flatten().filter_map(|said| said.as_str()) {
+        writeln!(page, "\nNot run: {refused}")?;
+    }
+    Ok(())
 }
 
 /// Rewrites grouped by rule, in the order of their first application.

@@ -78,7 +78,9 @@ impl Local {
 
 /// What workers are held to.
 pub(super) fn limits(options: &Options) -> Limits {
-    Limits { time: options.time_limit, memory: options.memory_limit, ..Limits::default() }
+    let usual = Limits::default();
+    let start = usual.start.min(options.time_limit);
+    Limits { start, time: options.time_limit, memory: options.memory_limit, ..usual }
 }
 
 /// The program that runs, where it is the porter command whatever its file is called.

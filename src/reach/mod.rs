@@ -138,6 +138,17 @@ pub fn open(text: &str, targets: &TargetSet, options: &Options) -> Result<Reache
     }
 }
 
+/// The engine of a target, where this machine has it: tract, or a provider of ONNX Runtime that starts. `None` for targets
+/// that are compiled for ahead of time.
+pub fn at_hand(target: &Target) -> Option<Box<dyn Engine>> {
+    match target.reach {
+        Reach::Tract {} | Reach::Onnxruntime { .. } => {
+            Some(named(&target.name, target, &[], &Options::default()).ok()?.engine)
+        }
+        _ => None,
+    }
+}
+
 /// The engine that a target file names.
 fn named(text: &str, target: &Target, words: &[String], options: &Options) -> Result<Reached, ReachError> {
     let engine = match &target.reach {

@@ -44,8 +44,11 @@ impl Crew {
     pub fn gather(program: &Program, targets: &TargetSet, choice: &Choice) -> Result<Self, ReachError> {
         let mut crew = Self { members: Vec::new(), seats: Vec::new() };
         for piece in &program.pieces {
+            // What the target does not take runs on what is there; the rest of a bundle for the CPU is tract's.
+            let for_cpu = program.target.as_ref().is_some_and(|(name, _)| name == "cpu");
+            let host = piece.device == "cpu" && !(for_cpu && !piece.name.starts_with("host"));
             let spec = match (&choice.target, &choice.stand_in) {
-                _ if piece.device == "cpu" => default_spec().to_string(),
+                _ if host => default_spec().to_string(),
                 (_, Some(stand_in)) => stand_in.clone(),
                 (Some(target), None) => target.clone(),
                 (None, None) if piece.device.is_empty() => default_spec().to_string(),

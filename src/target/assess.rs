@@ -154,7 +154,8 @@ impl Check<'_> {
             let Some(dtype) = graph.value(id).dtype else { continue };
             let mut cache = self.types.borrow_mut();
             let allowed = cache.entry(std::ptr::from_ref(names)).or_insert_with(|| expand(self.target, names));
-            if !allowed.contains(&dtype) {
+            let cast = self.target.casts.get(&dtype).is_some_and(|wider| allowed.contains(wider));
+            if !allowed.contains(&dtype) && !cast {
                 return refuse(
                     format!("{} does not take {dtype} ({})", spoken(node), graph.value(id).name),
                     &limits.code,

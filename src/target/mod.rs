@@ -146,7 +146,8 @@ impl Target {
         let asked = asked.to_ascii_lowercase();
         let named = self.dtype.policy.iter().filter_map(|rule| rule.when.as_ref()).any(|when| {
             let source = when.source();
-            source.contains("model.variant")
+            !asked.is_empty()
+                && source.contains("model.variant")
                 && [format!("\"{asked}\""), format!("'{asked}'")].iter().any(|q| source.contains(q))
         });
         let ruled = self.variants.iter().any(|rule| rule.variant == asked);
@@ -171,6 +172,8 @@ impl Target {
                 VariantFrom::Asked
             }
             (None, Some(_)) => VariantFrom::Metadata,
+            // The letters are those of networks on images; what a transformer of so many parameters is called is not known.
+            (None, None) if !facts.convolutional => VariantFrom::Nothing,
             (None, None) => {
                 let rule = self.variants.iter().find(|rule| rule.under.is_none_or(|under| facts.parameters < under));
                 facts.variant = rule.map(|rule| rule.variant.clone());

@@ -38,15 +38,18 @@ pub fn compile(quirk: &Quirk) -> Result<Matcher, Mistake> {
     })
 }
 
+impl Quirk {
+    /// Whether the fault is one of this device and this version of the toolchain.
+    pub fn strikes(&self, setting: &Setting) -> bool {
+        let device = self.devices.is_empty() || self.devices.contains(&setting.device.name);
+        device && setting.version().is_none_or(|version| self.versions.contains(&version))
+    }
+}
+
 /// The quirks that a model hits, for this device and toolchain.
 pub fn find(model: &Model, target: &Target, setting: &Setting) -> Vec<QuirkHit> {
-    let version = setting.version();
-    let strikes = |quirk: &&Quirk| {
-        let device = quirk.devices.is_empty() || quirk.devices.contains(&setting.device.name);
-        device && version.as_ref().is_none_or(|version| quirk.versions.contains(version))
-    };
     let mut hits = Vec::new();
-    for quirk in target.quirks.iter().filter(strikes) {
+    for quirk in target.quirks.iter().filter(|quirk| quirk.strikes(setting)) {
         let conditions: Vec<&str> = quirk.conditions.iter().collect();
         let Ok(matcher) = Matcher::parse_unchecked(quirk.pattern.trim_end(), &conditions) else { continue };
         let (mut nodes, mut ids) = (Vec::new(), Vec::new());

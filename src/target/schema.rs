@@ -60,9 +60,15 @@ pub struct Target {
     /// Element types that no tensor of a part may have.
     #[serde(default)]
     pub forbidden_types: IndexMap<DType, Refusal>,
+    /// Operators that the target approximates, with the most that their results are off besides rounding.
+    #[serde(default)]
+    pub approximates: IndexMap<String, f64>,
     /// Names for sets of element types that the operator table uses.
     #[serde(default, deserialize_with = "unique")]
     pub types: IndexMap<String, Vec<String>>,
+    /// Element types that it computes in another one where an operator does not take them, with casts of its own.
+    #[serde(default)]
+    pub casts: IndexMap<DType, DType>,
     /// What it can run, by operator (`domain:Operator` outside ai.onnx).
     #[serde(deserialize_with = "unique")]
     pub operators: IndexMap<String, Entry>,

@@ -100,7 +100,7 @@ impl<'a> Judge<'a> {
 
     fn louder(&self) -> Result<&Vec<Tensors>, &EngineError> {
         let model = self.lowered.as_ref().unwrap_or(self.model);
-        let run = || noise::louder(self.engine, model, self.inputs, self.expectation.dtype);
+        let run = || noise::louder_in(self.engine, model, self.inputs, self.expectation.dtype);
         self.loud.get_or_init(run).as_ref()
     }
 }

@@ -117,7 +117,13 @@ pub fn verify(
             node.writes().next().is_some_and(|id| keep.contains(&model.graph.value(id).name))
                 || keep.contains(&node.name)
         };
-        let noise = Noise { dtype, keep: &keep, draws: options.draws, seed: options.seed };
+        let approximated: Vec<(String, f64)> = target
+            .target
+            .iter()
+            .flat_map(|target| target.approximates.iter().map(|(operator, most)| (operator.clone(), *most)))
+            .collect();
+        let (draws, seed) = (options.draws, options.seed);
+        let noise = Noise { dtype, keep: &keep, draws, seed, approximated: &approximated };
         let batch_said = batch.map(|batch| format!(" at batch {batch}")).unwrap_or_default();
         step(&format!("compiling for {}{batch_said}", target.label));
         let parts = subject.bundle.as_ref();

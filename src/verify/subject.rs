@@ -129,8 +129,10 @@ impl Running {
     ) -> Result<Self, EngineError> {
         let Some(parts) = parts else { return Ok(Self { parts: vec![target.engine.compile(model)?] }) };
         let compile = |(part, model): (&bundle::manifest::Part, &Model)| {
+            // A bundle for the CPU has the target's parts and the host's on the same device; the names tell them apart.
+            let on_host = part.device == "cpu" && (parts.manifest.target != "cpu" || part.name.starts_with("host"));
             match part.device.as_str() {
-                "cpu" => Emulated(host).compile(model),
+                _ if on_host => Emulated(host).compile(model),
                 // No CPU engine computes in 16 bits: what stands in for the target does so by emulation.
                 _ if target.emulates => Emulated(&*target.engine).compile(model),
                 _ => target.engine.compile(model),

@@ -289,7 +289,8 @@ impl Write<'_> {
 
     fn with(&mut self, mut node: Node) -> ValueId {
         self.count += 1;
-        let name = format!("{}_double_{}", self.name, self.count);
+        // Nodes without a name are many.
+        let name = self.graph.fresh_name(&format!("{}_double_{}", self.name, self.count));
         let out = self.graph.add_value(&name);
         node.outputs = vec![Some(out)];
         node.name = name;

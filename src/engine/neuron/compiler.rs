@@ -118,7 +118,9 @@ impl Compiler {
 fn failure(output: &Output, folder: &Path) -> EngineError {
     let mut said = tail(output);
     let log = std::fs::read_to_string(folder.join("log-neuron-cc.txt")).unwrap_or_default();
-    let code = code_in(&said).or_else(|| code_in(&log));
+    // A compiler may say much after its error: the code is looked for in all of it.
+    let whole = [&output.stderr, &output.stdout].map(|bytes| String::from_utf8_lossy(bytes));
+    let code = whole.iter().find_map(|said| code_in(said)).or_else(|| code_in(&log));
     if said.is_empty() {
         said = log.chars().rev().take(TOLD).collect::<Vec<_>>().into_iter().rev().collect();
     }
@@ -126,7 +128,7 @@ fn failure(output: &Output, folder: &Path) -> EngineError {
         said = "it said nothing".into();
     }
     let ended = match output.status.code() {
-        Some(0) => "it wrote no file".to_string(),
+        Some(0) => "no-output".to_string(),
         Some(code) => format!("exit:{code}"),
         None => signal(output),
     };

@@ -81,7 +81,7 @@ impl Neuron {
             Some(listed) if settings.one_core => Some(Claim::take(listed, &crate::home::home().join("cores"))?),
             _ => None,
         };
-        let runtime = Arc::new(Runtime::open(settings.library.clone(), settings.lnc)?);
+        let runtime = Runtime::open(settings.library.clone(), settings.lnc)?;
         // The runtime counts the logical cores that this process may use; the machine cannot have fewer than those.
         let visible = runtime.cores()?;
         let cores = listed.map_or(visible, |listed| visible.min(listed.cores));

@@ -5,7 +5,7 @@
 
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use bytes::Bytes;
 use libloading::Library;
@@ -22,6 +22,8 @@ const PLACES: [&str; 2] = ["/opt/aws/neuron/lib/libnrt.so.1", "libnrt.so.1"];
 const LOGICAL: [&str; 2] = ["NEURON_LOGICAL_NC_CONFIG", "NEURON_RT_VIRTUAL_CORE_SIZE"];
 /// `NRT_FRAMEWORK_TYPE_NO_FW`: no framework of the SDK's stands behind the calls.
 const NO_FRAMEWORK: c_int = 1;
+/// How many cores `nrt_load` takes: the header keeps the argument and says to leave it to the module.
+const ONE_CORE: i32 = -1;
 /// `NRT_TENSOR_PLACEMENT_DEVICE`.
 const ON_DEVICE: c_int = 0;
 /// `NRT_TENSOR_USAGE_INPUT`; what is no input is an output.
@@ -70,22 +72,34 @@ struct Calls {
 /// The runtime, initialised; closed when the last model on it is gone.
 pub struct Runtime {
     calls: Calls,
+    /// Whether it started: what did not start is not closed.
+    started: bool,
     /// Keeps the functions where they are.
     _library: Library,
 }
 
+/// The runtimes of this process. One is started and closed once, however many engines use it.
+static OPEN: Mutex<Vec<(PathBuf, Weak<Runtime>)>> = Mutex::new(Vec::new());
+
 impl Runtime {
     /// Opens and initialises the runtime: the library that is named, what [`LIBRARY`] says, or where the SDK puts it. Its
-    /// logical cores are made of `lnc` physical ones, as the modules are compiled for.
+    /// logical cores are made of `lnc` physical ones, as the modules are compiled for. Where it is open already, that one is
+    /// given.
     ///
     /// # Errors
     /// [`EngineError::Absent`] where it is not there, lacks a function, does not start, or is set to other logical cores.
-    pub fn open(named: Option<PathBuf>, lnc: i32) -> Result<Self, EngineError> {
+    pub fn open(named: Option<PathBuf>, lnc: i32) -> Result<Arc<Self>, EngineError> {
         let set = std::env::var_os(LIBRARY).filter(|set| !set.is_empty()).map(PathBuf::from);
         let places: Vec<PathBuf> = match named.or(set) {
             Some(one) => vec![one],
             None => PLACES.iter().map(PathBuf::from).collect(),
         };
+        let mut open = OPEN.lock().unwrap_or_else(PoisonError::into_inner);
+        open.retain(|(_, runtime)| runtime.strong_count() > 0);
+        let known = open.iter().find(|(place, _)| places.contains(place)).and_then(|(_, runtime)| runtime.upgrade());
+        if let Some(runtime) = known {
+            return Ok(runtime);
+        }
         let absent = |problem: String| EngineError::Absent {
             engine: NAME.into(),
             problem,
@@ -99,14 +113,17 @@ impl Runtime {
             // SAFETY: opening a library runs its initialisers; the user names it, or it is the SDK's own.
             match unsafe { Library::new(&place) } {
                 Ok(library) => {
-                    let runtime =
+                    let mut runtime =
                         Self::of(library).map_err(|missing| absent(format!("{}: {missing}", place.display())))?;
                     // SAFETY: the strings end in 0 and outlive the call.
                     let status = unsafe { (runtime.calls.init)(NO_FRAMEWORK, c"".as_ptr(), c"".as_ptr()) };
-                    return match status {
-                        0 => Ok(runtime),
-                        status => Err(absent(format!("nrt_init failed: {}", meaning(status)))),
-                    };
+                    if status != 0 {
+                        return Err(absent(format!("nrt_init failed: {}", meaning(status))));
+                    }
+                    runtime.started = true;
+                    let runtime = Arc::new(runtime);
+                    open.push((place, Arc::downgrade(&runtime)));
+                    return Ok(runtime);
                 }
                 Err(error) => problem = format!("{} does not open: {error}", place.display()),
             }
@@ -134,7 +151,7 @@ impl Runtime {
                 read: *library.get(b"nrt_tensor_read\0")?,
                 execute: *library.get(b"nrt_execute\0")?,
             };
-            Ok(Self { calls, _library: library })
+            Ok(Self { calls, started: false, _library: library })
         }
     }
 
@@ -161,7 +178,7 @@ impl Runtime {
         let bytes = std::fs::read(neff).map_err(|error| failed("reading the NEFF", error.to_string()))?;
         let mut model = std::ptr::null_mut();
         // SAFETY: the bytes live through the call, the pointer is to a handle of our own.
-        let status = unsafe { (self.calls.load)(bytes.as_ptr().cast(), bytes.len(), core, 1, &mut model) };
+        let status = unsafe { (self.calls.load)(bytes.as_ptr().cast(), bytes.len(), core, ONE_CORE, &mut model) };
         check("nrt_load", status)?;
         let mut loaded = Loaded { runtime: self.clone(), model, core, inputs: Vec::new(), outputs: Vec::new() };
         loaded.ports()?;
@@ -171,8 +188,10 @@ impl Runtime {
 
 impl Drop for Runtime {
     fn drop(&mut self) {
-        // SAFETY: initialised, and every model on it is gone, since each holds it.
-        unsafe { (self.calls.close)() }
+        if self.started {
+            // SAFETY: initialised, and every model on it is gone, since each holds it.
+            unsafe { (self.calls.close)() }
+        }
     }
 }
 
@@ -344,14 +363,18 @@ fn meaning(status: Status) -> String {
         5 => "timed out",
         6 => "hardware error",
         7 => "queue full",
-        9 => "no core is free, or it was lost to another process",
+        9 => "there are not as many free cores as the module takes",
         10 => "the runtime does not take this version of the NEFF",
+        11 => "the host has no memory left",
         13 => "uninitialised",
         14 => "closed",
-        1002 => "numerical error: a result is NaN",
-        1003 => "the model was executed with wrong inputs",
-        1004 => "execution timed out",
-        1005 => "hardware error while executing",
+        101 => "the execution unit does not recover; the process must end",
+        1002 => "the model was executed with wrong inputs",
+        1003 => "it ran, with numerical errors: a result is NaN",
+        1004 => "it ran, with errors",
+        1005 => "the core is busy",
+        1006 => "an index is out of bounds",
+        1200..=1299 => "hardware error while executing",
         _ => return format!("status {status}"),
     };
     format!("status {status}, {known}")

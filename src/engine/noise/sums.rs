@@ -17,18 +17,24 @@ pub(super) fn one_by_one(model: &Model, inputs: &Tensors) -> Option<Model> {
     if model.opset() < 11 || !candidates(&model.graph) {
         return None;
     }
-    let mut model = model.clone();
-    let known = |name: &&String| model.graph.value_named(name).is_some_and(|id| model.graph.is_input(id));
-    let sizes = inputs.iter().filter(|(name, _)| known(name));
-    let shapes = sizes.map(|(name, tensor)| (name.clone(), tensor.dims().to_vec())).collect();
-    freeze::freeze(&mut model, &Freeze { shapes, batch: None }).ok()?;
-    shapes::infer(&mut model).ok()?;
+    let mut model = sized(model, inputs)?;
     let graph = &mut model.graph;
     let mut any = false;
     for id in graph.node_ids() {
         any |= in_order(graph, id).is_some();
     }
     (any && graph.sort().is_ok()).then_some(model)
+}
+
+/// The model with the sizes that its inputs have, as far as they follow.
+pub(super) fn sized(model: &Model, inputs: &Tensors) -> Option<Model> {
+    let mut model = model.clone();
+    let known = |name: &&String| model.graph.value_named(name).is_some_and(|id| model.graph.is_input(id));
+    let sizes = inputs.iter().filter(|(name, _)| known(name));
+    let shapes = sizes.map(|(name, tensor)| (name.clone(), tensor.dims().to_vec())).collect();
+    freeze::freeze(&mut model, &Freeze { shapes, batch: None }).ok()?;
+    shapes::infer(&mut model).ok()?;
+    Some(model)
 }
 
 /// The axes that a node sums over, where it sums many floats.

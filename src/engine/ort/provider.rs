@@ -57,7 +57,11 @@ impl Provider {
                 self.absent(format!("it exists on {system} only, and this machine runs {}", std::env::consts::OS))
             );
         }
-        let environment = library::environment(self.runtime.as_deref())?;
+        let lacking = |error: EngineError| match error {
+            EngineError::Absent { problem, .. } => self.absent(format!("ONNX Runtime: {problem}")),
+            other => other,
+        };
+        let environment = library::environment(self.runtime.as_deref()).map_err(lacking)?;
         match &self.plugin {
             Some(plugin) => self.devices(environment, plugin).map(|_| ()),
             None => match builtin::available() {

@@ -178,6 +178,9 @@ impl Builder {
     /// A function of one tensor.
     pub fn unary(&mut self, unary: Unary, x: Op) -> Op {
         let mut shape = self.shape(x).clone();
+        if !unary.takes(shape.dtype) {
+            self.fail(|| format!("there is no {} of {}", unary.opcode(), shape.dtype));
+        }
         if unary == Unary::IsFinite {
             shape.dtype = DType::Bool;
         }

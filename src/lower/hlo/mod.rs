@@ -89,7 +89,7 @@ pub struct Instruction {
     pub operands: Vec<Op>,
     /// What it gives: one shape, or several for what gives a tuple.
     pub shapes: Vec<Shape>,
-    /// The node it comes from, an index into nothing but the caller's own list.
+    /// The node it comes from.
     pub origin: Option<std::sync::Arc<Origin>>,
 }
 
@@ -354,6 +354,15 @@ impl Kind {
 }
 
 impl Unary {
+    /// Whether HLO has it for an element type: only signs and bits are for more than floats.
+    pub fn takes(self, dtype: DType) -> bool {
+        match self {
+            Unary::Abs | Unary::Negate | Unary::Sign => dtype.is_float() || dtype.is_integer(),
+            Unary::Not => dtype.is_integer() || dtype == DType::Bool,
+            _ => dtype.is_float(),
+        }
+    }
+
     /// HLO's name for it.
     pub fn opcode(self) -> &'static str {
         match self {

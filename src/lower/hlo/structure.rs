@@ -93,7 +93,8 @@ impl Builder {
             self.fail(|| format!("a slice from {start:?} to {limit:?} by {stride:?} of {from:?}"));
             return x;
         }
-        let dims: Vec<i64> = (0..from.len()).map(|i| (limit[i] - start[i] + stride[i] - 1) / stride[i]).collect();
+        let count = |i: usize| if limit[i] == start[i] { 0 } else { (limit[i] - start[i] - 1) / stride[i] + 1 };
+        let dims: Vec<i64> = (0..from.len()).map(count).collect();
         let shape = Shape::new(self.dtype(x), dims);
         let kind = Kind::Slice { start: start.to_vec(), limit: limit.to_vec(), stride: stride.to_vec() };
         self.push(kind, &[x], shape)

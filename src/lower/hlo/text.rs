@@ -1,6 +1,6 @@
 //! A module as StableHLO text: MLIR that people read and tools load.
 //!
-//! Large constants stand as hexadecimal, or, for readers, as arguments of their own behind the inputs.
+//! Large constants stand in hexadecimal, or, for readers, are left out.
 
 use std::fmt::Write;
 use std::io;
@@ -80,7 +80,7 @@ impl Printer<'_> {
             let scope = Scope { computation, prefix };
             self.instruction(&scope, index, instruction)?;
             if let Some(origin) = &instruction.origin {
-                write!(self.out, " loc({:?})", origin.node)?;
+                write!(self.out, " loc(\"{}\")", escaped(&origin.node))?;
             }
             writeln!(self.out)?;
         }
@@ -320,6 +320,20 @@ fn element(dtype: DType) -> &'static str {
     }
 }
 
+/// Text inside of MLIR's quotes: what is not plain ASCII as two hexadecimal digits a byte.
+fn escaped(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        match byte {
+            b'"' | b'\\' | 0..=31 | 127.. => {
+                let _ = write!(out, "\\{byte:02X}");
+            }
+            plain => out.push(char::from(plain)),
+        }
+    }
+    out
+}
+
 fn tensor(shape: &Shape) -> String {
     let mut text = String::from("tensor<");
     for size in &shape.dims {
@@ -330,7 +344,12 @@ fn tensor(shape: &Shape) -> String {
 
 /// One number, where decimal says it exactly.
 fn decimal(dtype: DType, bytes: &[u8]) -> Option<String> {
-    let float = |x: f64| x.is_finite().then(|| format!("{x:?}"));
+    let float = |x: f64| {
+        let text = format!("{x:?}");
+        // MLIR wants a point before an exponent.
+        let text = if text.contains('.') { text } else { text.replacen('e', ".0e", 1) };
+        x.is_finite().then_some(text)
+    };
     Some(match dtype {
         DType::Float => float(f64::from(f32::from_le_bytes(bytes.try_into().ok()?)))?,
         DType::Double => float(f64::from_le_bytes(bytes.try_into().ok()?))?,

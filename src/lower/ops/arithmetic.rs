@@ -12,7 +12,7 @@
 
 use super::wide;
 use crate::lower::call::{Call, Lowered};
-use crate::lower::hlo::{Binary, Direction, Op, Unary};
+use crate::lower::hlo::{Binary, Builder, Direction, Op, Unary};
 use crate::onnx::DType;
 
 /// Add, Sub, Mul, Div and their like.
@@ -92,7 +92,7 @@ pub fn power(call: &mut Call) -> Lowered {
         && call.dims(1)?.len() <= call.dims(0)?.len()
     {
         let b = &mut *call.b;
-        let squared = |b: &mut crate::lower::hlo::Builder| b.mul(x, x);
+        let squared = |b: &mut Builder| b.mul(x, x);
         match exponent {
             1.0 => return Ok(vec![x]),
             2.0 => return Ok(vec![squared(b)]),
@@ -110,7 +110,7 @@ pub fn power(call: &mut Call) -> Lowered {
     // A fraction as exponent of a whole number: computed as floats, then cut.
     let compute = match (dtype.is_float(), exponent.is_float()) {
         (true, _) | (false, false) => dtype,
-        (false, true) => exponent,
+        (false, true) => DType::Double,
     };
     let (x, y) = (b.convert(x, compute), b.convert(y, compute));
     let made = b.binary_across(Binary::Power, x, y);
@@ -253,19 +253,17 @@ pub fn trigonometry(call: &mut Call) -> Lowered {
             let below = b.add_number(small, 1.0);
             let quotient = b.div(small, below);
             let near = b.add(small, quotient);
-            let minus = b.neg(x);
-            let (up, down) = (b.exp(x), b.exp(minus));
-            let far = b.sub(up, down);
+            let near = b.scale(near, 0.5);
+            let (up, down) = half_powers(b, x);
+            let (far, sign) = (b.sub(up, down), b.unary(Unary::Sign, x));
+            let far = b.mul(far, sign);
             let (size, one) = (b.abs(x), b.full_like(x, 1.0));
             let is_near = b.compare(Direction::Lt, size, one);
-            let twice = b.select(is_near, near, far);
-            b.scale(twice, 0.5)
+            b.select(is_near, near, far)
         }
         "Cosh" => {
-            let minus = b.neg(x);
-            let (up, down) = (b.exp(x), b.exp(minus));
-            let twice = b.add(up, down);
-            b.scale(twice, 0.5)
+            let (up, down) = half_powers(b, x);
+            b.add(up, down)
         }
         "Asinh" => {
             let size = b.abs(x);
@@ -276,6 +274,7 @@ pub fn trigonometry(call: &mut Call) -> Lowered {
             let part = b.div(square, below);
             let sum = b.add(size, part);
             let log = b.unary(Unary::LogPlusOne, sum);
+            let log = where_large(b, size, log);
             let sign = b.unary(Unary::Sign, x);
             b.mul(sign, log)
         }
@@ -284,7 +283,8 @@ pub fn trigonometry(call: &mut Call) -> Lowered {
             let product = b.mul(less, more);
             let root = b.sqrt(product);
             let sum = b.add(x, root);
-            b.log(sum)
+            let log = b.log(sum);
+            where_large(b, x, log)
         }
         _ => {
             let minus = b.neg(x);
@@ -294,4 +294,24 @@ pub fn trigonometry(call: &mut Call) -> Lowered {
         }
     };
     Ok(vec![b.convert(made, narrow)])
+}
+
+/// `exp(|x|) / 2` and `exp(-|x|) / 2`. The power is the square of its root, so that it overflows only where its half does.
+fn half_powers(b: &mut Builder, x: Op) -> (Op, Op) {
+    let size = b.abs(x);
+    let half = b.scale(size, 0.5);
+    let root = b.exp(half);
+    let halved = b.scale(root, 0.5);
+    let minus = b.neg(size);
+    let down = b.exp(minus);
+    (b.mul(halved, root), b.scale(down, 0.5))
+}
+
+/// `log(2 size)` where the square of `size` may overflow and what is left out is less than rounding, else `otherwise`.
+fn where_large(b: &mut Builder, size: Op, otherwise: Op) -> Op {
+    let log = b.log(size);
+    let log = b.add_number(log, std::f64::consts::LN_2);
+    let limit = b.full_like(size, 1e9);
+    let large = b.compare(Direction::Gt, size, limit);
+    b.select(large, log, otherwise)
 }

@@ -43,12 +43,13 @@ pub fn convert(b: &mut Builder, x: Op, to: DType, saturate: bool) -> Op {
     }
     match largest(to) {
         Some(largest) => {
-            // What is narrower than float32 holds less than some of these types.
-            let mut x = if from == DType::Double { x } else { b.convert(x, DType::Float) };
-            if saturate {
-                x = b.at_least(x, -largest);
-                x = b.at_most(x, largest);
+            if !saturate && from.is_float() {
+                return b.convert(x, to);
             }
+            // What is narrower than float32 holds less than some of these types.
+            let x = if from == DType::Double { x } else { b.convert(x, DType::Float) };
+            let x = b.at_least(x, -largest);
+            let x = b.at_most(x, largest);
             b.convert(x, to)
         }
         // Whole numbers of less than a byte keep their low bits, as wider ones do.

@@ -113,13 +113,16 @@ pub fn conv_transpose(call: &mut Call) -> Lowered {
     let x = call.input(0)?;
     let dims = call.b.dims(x);
     let filter = call.dims(1)?;
-    let (n, groups) = (dims.len() - 2, call.int("group", 1));
+    let (n, groups) = (dims.len().saturating_sub(2), call.int("group", 1));
     if dims.len() < 3 || filter.len() != dims.len() || groups < 1 || filter[0] % groups != 0 {
         return Err(format!("an input of {dims:?} with a kernel of {filter:?} in {groups} groups").into());
     }
     let geometry = Geometry::of(call, &dims[2..], Some(&filter[2..]))?;
     let out = call.output(0)?.dims;
     let extra = call.node.ints("output_padding").map_or_else(|| vec![0; n], <[i64]>::to_vec);
+    if extra.len() != n || out.len() != n + 2 {
+        return Err(format!("an output padding of {extra:?} for {n} dimensions").into());
+    }
     let auto = call.text("auto_pad", "NOTSET");
     let explicit = call.node.ints("output_shape").is_some_and(|sizes| !sizes.is_empty());
     let kernel = turned(call, &filter, groups)?;
@@ -132,11 +135,8 @@ pub fn conv_transpose(call: &mut Call) -> Lowered {
         if explicit || auto.starts_with("SAME") {
             let total = full - out[2 + i];
             // What does not halve goes in front only where the padding is SAME_LOWER's or an explicit shape's.
-            let small = total.div_euclid(2);
+            let small = total / 2;
             (low, high) = if auto == "SAME_UPPER" { (small, total - small) } else { (total - small, small) };
-            if auto == "SAME_LOWER" {
-                (low, high) = (total - small, small);
-            }
         }
         // The output is the full one less the padding; what the window cannot take as padding is cut off behind.
         let (before, behind) = (reach - low, reach - high + extra[i]);

@@ -3,7 +3,7 @@
 //!
 //! ONNX: Erf (opset 9 and later). HLO: multiply, add, divide, exponential, compare, select.
 //!
-//! The approximation is Cody's: a quotient of polynomials in `x * x` up to 1, and beyond it `1 - exp(-x * x) * p / q`,
+//! The approximation is the one of the Cephes library: a quotient of polynomials in `x * x` up to 1, and beyond it `1 - exp(-x * x) * p / q`,
 //! which past 6 is 1 in every type.
 
 use super::wide;

@@ -4,7 +4,7 @@
 //! | --- | --- |
 //! | GatherElements | iota, concatenate, gather of single elements |
 //! | GatherND | gather; iota for batch dimensions |
-//! | ScatterElements, Scatter | iota, concatenate, scatter of single elements |
+//! | ScatterElements | iota, concatenate, scatter of single elements |
 //! | ScatterND | scatter |
 //!
 //! A scatter's reduction is none (the new value replaces), add, mul, max or min.

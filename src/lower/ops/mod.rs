@@ -93,7 +93,7 @@ fn lowering(op_type: &str) -> Option<Lowering> {
         "Gather" => slice::gather,
         "GatherElements" => gather::gather_elements,
         "GatherND" => gather::gather_nd,
-        "Scatter" | "ScatterElements" => gather::scatter_elements,
+        "ScatterElements" => gather::scatter_elements,
         "ScatterND" => gather::scatter_nd,
         "ReduceSum" | "ReduceMax" | "ReduceMin" | "ReduceProd" | "ReduceMean" | "ReduceL1" | "ReduceL2"
         | "ReduceSumSquare" | "ReduceLogSum" | "ReduceLogSumExp" => reduce::reduce,
@@ -121,7 +121,7 @@ fn lowering(op_type: &str) -> Option<Lowering> {
         "MaxPool" => pool::max_pool,
         "AveragePool" => pool::average_pool,
         "LpPool" => pool::lp_pool,
-        "Resize" | "Upsample" => resize::resize,
+        "Resize" => resize::resize,
         "QuantizeLinear" => quantize::quantize,
         "DequantizeLinear" => quantize::dequantize,
         "DynamicQuantizeLinear" => quantize::dynamic_quantize,

@@ -8,7 +8,9 @@ use crate::lower::hlo::{Builder, GatherDims, Op};
 use crate::onnx::DType;
 
 /// More runs than this are a gather.
-const RUNS: usize = 8;
+const RUNS: usize = 16;
+/// Runs that go down are taken one by one up to this many: a compiler is known that turns tensors round wrongly (N39).
+const SHORT: i64 = 6;
 
 /// A stretch of indices in even steps.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -16,6 +18,16 @@ struct Run {
     start: i64,
     step: i64,
     count: i64,
+}
+
+impl Run {
+    /// A short run that goes down as runs of one.
+    fn without_turning(self) -> Vec<Run> {
+        match self.step < 0 && self.count <= SHORT {
+            true => (0..self.count).map(|i| Run { start: self.start + i * self.step, step: 1, count: 1 }).collect(),
+            false => vec![self],
+        }
+    }
 }
 
 /// The elements of `x` at `indices` along `axis`, in that order. Each index must be inside.
@@ -34,7 +46,7 @@ pub fn pick(b: &mut Builder, x: Op, axis: usize, indices: &[i64]) -> Op {
         dims[axis] *= times;
         return b.reshape(repeated, &dims);
     }
-    let runs = runs(indices);
+    let runs: Vec<Run> = runs(indices).into_iter().flat_map(Run::without_turning).collect();
     if runs.len() > RUNS {
         let places = b.integers(DType::Int32, &[indices.len() as i64, 1], indices);
         return gather_axis(b, x, axis, places);

@@ -26,11 +26,7 @@ fn window(call: &Call, dims: &[i64], out: &[i64]) -> Result<(Geometry, Vec<Windo
         let reach = (geometry.kernel[i] - 1) * geometry.dilations[i] + 1;
         let needed = (out[2 + i] - 1) * geometry.strides[i] + reach;
         // ceil_mode lets the last window stand over the end.
-        let behind = needed - dims[2 + i] - geometry.low[i];
-        geometry.high[i] = geometry.high[i].max(behind);
-        if behind < geometry.high[i] {
-            geometry.high[i] = behind.max(0);
-        }
+        geometry.high[i] = (needed - dims[2 + i] - geometry.low[i]).max(0);
     }
     let mut whole = vec![Window::ONE; 2];
     whole.extend(geometry.window());
@@ -91,7 +87,13 @@ fn max_pool_places(call: &mut Call, x: Op, geometry: &Geometry) -> Lowered {
         best = Some(match best {
             None => (value, place),
             Some((held, held_place)) => {
-                let better = b.compare(Direction::Gt, value, held);
+                // What is inside counts before padding, which may be as large.
+                let larger = b.compare(Direction::Gt, value, held);
+                let zero = b.full_like(place, 0.0);
+                let (outside, inside) =
+                    (b.compare(Direction::Lt, held_place, zero), b.compare(Direction::Ge, place, zero));
+                let first = b.binary(Binary::And, outside, inside);
+                let better = b.binary(Binary::Or, larger, first);
                 (b.select(better, value, held), b.select(better, place, held_place))
             }
         });

@@ -76,7 +76,15 @@ pub fn quantize(call: &mut Call) -> Lowered {
     let scale = spread(b, scale, &out.dims, axis, block)?;
     let quotient = b.div(x, scale);
     if small_float {
-        // A zero point of these types is 0.
+        // A zero point of these types is 0; added, it makes a zero of a negative zero.
+        let quotient = match zero {
+            Some(zero) => {
+                let zero = b.convert(zero, compute);
+                let zero = spread(b, zero, &out.dims, axis, block)?;
+                b.add(quotient, zero)
+            }
+            None => quotient,
+        };
         return Ok(vec![cast::convert(b, quotient, out.dtype, saturate)]);
     }
     let mut whole = b.unary(Unary::RoundNearestEven, quotient);

@@ -31,7 +31,11 @@ pub fn reduce(call: &mut Call) -> Lowered {
 
 /// A reduction by its ONNX name; the dimensions go away.
 fn reduced(b: &mut Builder, x: Op, dims: &[i64], op_type: &str) -> Result<Op, Problem> {
-    let (wider, narrow) = wide(b, x);
+    let (mut wider, narrow) = wide(b, x);
+    if op_type.starts_with("ReduceLog") && !narrow.is_float() {
+        // There is no logarithm of whole numbers: floats, then cut.
+        wider = b.convert(x, DType::Double);
+    }
     let count: i64 = dims.iter().map(|&i| b.dims(x)[i as usize]).product();
     let made = match op_type {
         "ReduceSum" => b.sum(wider, dims),

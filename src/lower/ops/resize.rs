@@ -1,6 +1,6 @@
-//! Resize and Upsample.
+//! Resize.
 //!
-//! ONNX: Resize (opset 10 and later), Upsample (9); every coordinate transformation, every rounding of nearest, linear,
+//! ONNX: Resize (opset 11 and later); every coordinate transformation, every rounding of nearest, linear,
 //! cubic, antialias, exclude_outside, cropping. HLO: nearest picks elements (broadcast and reshape for whole factors,
 //! slices, else a gather with a constant index); linear and cubic multiply by a constant matrix along each axis (dot).
 //!
@@ -30,24 +30,37 @@ struct Settings {
     antialias: bool,
 }
 
-/// Resize and Upsample.
+/// Resize.
 pub fn resize(call: &mut Call) -> Lowered {
     let x = call.input(0)?;
     let dims = call.b.dims(x);
     let out = call.output(0)?.dims;
-    let old = call.opset < 11;
     let settings = Settings {
-        coordinates: if old { "asymmetric".into() } else { call.text("coordinate_transformation_mode", "half_pixel") },
-        nearest: if old { "floor".into() } else { call.text("nearest_mode", "round_prefer_floor") },
+        coordinates: call.text("coordinate_transformation_mode", "half_pixel"),
+        nearest: call.text("nearest_mode", "round_prefer_floor"),
         cubic: call.float("cubic_coeff_a", -0.75),
         exclude_outside: call.int("exclude_outside", 0) != 0,
         antialias: call.int("antialias", 0) != 0,
     };
-    let list = axes(call, &dims, &out, old)?;
+    let list = axes(call, &dims, &out)?;
     let mode = call.text("mode", "nearest");
     let outside = call.float("extrapolation_value", 0.0);
     let crops = settings.coordinates == "tf_crop_and_resize";
-    let (mut made, narrow) = if mode == "nearest" { (x, call.b.dtype(x)) } else { wide(call.b, x) };
+    if dims.contains(&0) {
+        let shape = Shape::new(call.b.dtype(x), out);
+        return match shape.is_empty() {
+            true => Ok(vec![call.b.full(shape, 0.0)]),
+            false => Err(format!("nothing of {dims:?} becomes {:?}", shape.dims).into()),
+        };
+    }
+    // Whole numbers are averaged as floats that hold them, then cut.
+    let narrow = call.b.dtype(x);
+    let mut made = match narrow {
+        _ if mode == "nearest" => x,
+        DType::Int32 | DType::Uint32 | DType::Int64 | DType::Uint64 => call.b.convert(x, DType::Double),
+        other if !other.is_float() => call.b.convert(x, DType::Float),
+        _ => wide(call.b, x).0,
+    };
     for one in &list {
         let places: Vec<f32> = (0..one.output).map(|i| settings.coordinate(one, i)).collect();
         if mode == "nearest" {
@@ -67,7 +80,7 @@ pub fn resize(call: &mut Call) -> Lowered {
 }
 
 /// Which axes change, and how: from scales, or from sizes.
-fn axes(call: &Call, dims: &[i64], out: &[i64], old: bool) -> Result<Vec<Axis>, Problem> {
+fn axes(call: &Call, dims: &[i64], out: &[i64]) -> Result<Vec<Axis>, Problem> {
     let rank = dims.len();
     let named = match call.node.ints("axes") {
         Some(list) => list.iter().map(|&one| axis(one, rank)).collect::<Result<Vec<_>, _>>()?,
@@ -79,14 +92,8 @@ fn axes(call: &Call, dims: &[i64], out: &[i64], old: bool) -> Result<Vec<Axis>, 
         }
         Ok(Some(call.numbers_of(index)?).filter(|list| !list.is_empty()))
     };
-    let scales = if old {
-        match call.node.attr("scales") {
-            Some(crate::graph::AttributeValue::Floats(scales)) => Some(scales.iter().map(|&x| f64::from(x)).collect()),
-            _ => numbers(1)?,
-        }
-    } else {
-        numbers(2)?
-    };
+    let scales = numbers(2)?;
+    let by_size = scales.is_none();
     let policy = call.text("keep_aspect_ratio_policy", "stretch");
     let ratio = |at: usize, wanted: f64| wanted / dims[at] as f64;
     let mut factors: Vec<f64> = match scales {
@@ -99,7 +106,6 @@ fn axes(call: &Call, dims: &[i64], out: &[i64], old: bool) -> Result<Vec<Axis>, 
     if factors.len() != named.len() {
         return Err(format!("{} factors for {} axes", factors.len(), named.len()).into());
     }
-    let by_size = if old { false } else { numbers(2)?.is_none() };
     if by_size && policy != "stretch" {
         let pick = if policy == "not_larger" { f64::min } else { f64::max };
         let one = factors.iter().copied().reduce(pick).unwrap_or(1.0);

@@ -64,14 +64,17 @@ pub fn slice(call: &mut Call) -> Lowered {
         if steps[i] > 0 {
             from[at] = count(starts[i]).clamp(0, size);
             to[at] = count(ends[i]).clamp(from[at], size);
-            by[at] = steps[i];
+            by[at] = steps[i].min(size.max(1)); // a longer step reaches no more
         } else if steps[i] < 0 {
             // In the reversed tensor, place p stands at size - 1 - p.
-            let (first, last) = (count(starts[i]).clamp(-1, size - 1), count(ends[i]).clamp(-1, size - 1));
+            if size == 0 {
+                continue;
+            }
+            let (first, last) = (count(starts[i]).clamp(0, size - 1), count(ends[i]).clamp(-1, size - 1));
             reversed.push(at as i64);
             from[at] = size - 1 - first;
             to[at] = (size - 1 - last).max(from[at]);
-            by[at] = steps[i].saturating_neg();
+            by[at] = steps[i].saturating_neg().min(size);
         } else {
             return Err("a step is 0".into());
         }
@@ -119,6 +122,9 @@ pub fn pad(call: &mut Call) -> Lowered {
         // What is cut off goes first; the rest is padded from what is left.
         let (cut_low, cut_high) = ((-low[at]).max(0), (-high[at]).max(0));
         let left = size - cut_low - cut_high;
+        if left <= 0 {
+            return Err(format!("of a dimension of size {size} nothing is left to pad by {mode}").into());
+        }
         let place = |i: i64| match mode.as_str() {
             "edge" => i.clamp(0, left - 1),
             "wrap" => i.rem_euclid(left),

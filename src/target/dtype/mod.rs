@@ -9,4 +9,4 @@ mod tests;
 
 pub use apply::{Applied, DtypeError, apply};
 pub use opset::{OpsetError, raise as raise_opset};
-pub use policy::{NodeType, Policy, Wishes, policy};
+pub use policy::{FLOAT16_MAX, NodeType, Policy, Wishes, policy};

@@ -214,7 +214,7 @@ impl Decide<'_> {
 }
 
 /// The largest finite float16.
-pub(super) const FLOAT16_MAX: f32 = 65504.0;
+pub const FLOAT16_MAX: f32 = 65504.0;
 /// Half the smallest float16 above zero: what is less becomes zero.
 const FLOAT16_LEAST: f32 = 2.98e-8;
 

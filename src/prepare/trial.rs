@@ -1,0 +1,125 @@
+//! A trial: where the target's engine is on this machine, it compiles the parts that were made for it. What it refuses,
+//! though the target's table says that it takes it, goes to the host with the engine's own words as the reason.
+//!
+//! Tables are read from documentation and measured on one version; an engine knows better what it takes.
+
+use std::collections::{HashMap, HashSet};
+
+use super::Prepared;
+use crate::engine::{Engine, EngineError};
+use crate::graph::{Graph, Model, NodeId, ValueId};
+use crate::onnx::DType;
+use crate::reach;
+use crate::target::Target;
+
+/// The most nodes that are tried by themselves.
+const TRIED: usize = 96;
+
+/// Nodes that an engine refused, by the name of the first value each makes, with its words.
+pub type Refused = HashMap<String, String>;
+
+/// What a trial came to.
+pub enum Trial {
+    /// Every part compiles, or nothing here can tell.
+    Fine,
+    /// These nodes do not.
+    Refused(Refused),
+    /// A part does not compile, and no node of it is to blame.
+    Failed(EngineError),
+}
+
+/// Tries the target's parts on its engine, if that is at hand.
+pub fn compile(prepared: &Prepared, target: &Target) -> Trial {
+    let parts = prepared.manifest.parts.iter().zip(&prepared.parts);
+    let own: Vec<&Model> = parts.filter(|(part, _)| part.device == target.name).map(|(_, model)| model).collect();
+    if own.is_empty() {
+        return Trial::Fine;
+    }
+    let Some(engine) = reach::at_hand(target) else { return Trial::Fine };
+    let mut refused = Refused::new();
+    for part in own {
+        let Err(error) = engine.compile(part) else { continue };
+        let found = culprits(&*engine, part, &error);
+        if found.is_empty() {
+            return Trial::Failed(error);
+        }
+        refused.extend(found);
+    }
+    if refused.is_empty() { Trial::Fine } else { Trial::Refused(refused) }
+}
+
+/// The nodes of a part that the engine does not take: the one that it names, and those that it does not take alone; else
+/// the first node with which the part no longer compiles.
+fn culprits(engine: &dyn Engine, part: &Model, error: &EngineError) -> Refused {
+    let graph = &part.graph;
+    let mut refused = Refused::new();
+    if let EngineError::Unsupported { node, .. } = error
+        && let Some((id, _)) = graph.nodes().find(|(id, other)| other.name == *node || graph.label(*id) == *node)
+    {
+        note(graph, id, error, &mut refused);
+    }
+    // Nodes of one operator on the same types are taken or refused alike.
+    let mut seen: HashMap<String, Option<EngineError>> = HashMap::new();
+    for (id, node) in graph.nodes().filter(|(_, node)| !node.is("Constant")) {
+        let types: Vec<Option<DType>> = node.reads().map(|value| graph.value(value).dtype).collect();
+        let ranks: Vec<Option<usize>> = node.reads().map(|value| graph.value(value).rank()).collect();
+        let kind = format!("{}:{} {types:?} {ranks:?} {:?}", node.domain, node.op_type, node.attributes.len());
+        if !seen.contains_key(&kind) && seen.len() >= TRIED {
+            continue;
+        }
+        let outcome = seen.entry(kind).or_insert_with(|| engine.compile(&alone(part, &[id])).err());
+        if let Some(error) = outcome {
+            note(graph, id, error, &mut refused);
+        }
+    }
+    if refused.is_empty()
+        && let Some((id, error)) = first_that_breaks(engine, part)
+    {
+        note(graph, id, &error, &mut refused);
+    }
+    refused
+}
+
+/// The node with which the part, grown node by node, no longer compiles.
+fn first_that_breaks(engine: &dyn Engine, part: &Model) -> Option<(NodeId, EngineError)> {
+    let nodes: Vec<NodeId> = part.graph.nodes().map(|(id, _)| id).collect();
+    let (mut good, mut bad) = (0, nodes.len());
+    let mut last = engine.compile(&alone(part, &nodes)).err()?;
+    while bad - good > 1 {
+        let middle = good + (bad - good) / 2;
+        match engine.compile(&alone(part, &nodes[..middle])) {
+            Ok(_) => good = middle,
+            Err(error) => (bad, last) = (middle, error),
+        }
+    }
+    Some((nodes[bad - 1], last))
+}
+
+/// Some nodes of a part as a model, which gives all that they make and nobody among them reads.
+fn alone(part: &Model, nodes: &[NodeId]) -> Model {
+    let graph = &part.graph;
+    let inside: HashSet<NodeId> = nodes.iter().copied().collect();
+    let made: HashSet<ValueId> = nodes.iter().flat_map(|&id| graph.node(id).writes()).collect();
+    let mut inputs: Vec<ValueId> = Vec::new();
+    let mut outputs: Vec<ValueId> = Vec::new();
+    for &id in nodes {
+        for value in graph.node(id).reads() {
+            if !made.contains(&value) && graph.initializer(value).is_none() && !inputs.contains(&value) {
+                inputs.push(value);
+            }
+        }
+        for value in graph.node(id).writes() {
+            let leaves = graph.consumers(value).iter().any(|reader| !inside.contains(reader));
+            if leaves || graph.is_output(value) || graph.consumers(value).is_empty() {
+                outputs.push(value);
+            }
+        }
+    }
+    part.with_graph(graph.extract(nodes, &inputs, &outputs))
+}
+
+fn note(graph: &Graph, id: NodeId, error: &EngineError, refused: &mut Refused) {
+    if let Some(value) = graph.node(id).writes().next() {
+        refused.entry(graph.value(value).name.clone()).or_insert_with(|| error.to_string());
+    }
+}

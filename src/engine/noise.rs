@@ -128,7 +128,7 @@ pub fn draw(
     dtype: DType,
     index: usize,
 ) -> Result<Tensors, EngineError> {
-    let noise = Noise { dtype, keep: &|_| false, draws: 2, seed: 0 };
+    let noise = Noise { dtype, keep: &|_| false, draws: 2, seed: 0, approximated: &[] };
     run_draw(engine, model, inputs, &noise, index)
 }
 

@@ -6,8 +6,8 @@
 A case is a model at some sizes, a base engine (ort or tract) and no, one, two or three planted faults; the same seed gives
 the same cases. Nodes are drawn at random among those where a fault of the kind can show. The healthy cases are every model
 on ONNX Runtime with all its optimisations, on tract, and on OpenVINO in float32 where that is installed. --models is where
-`nudenet`, `rapidocr-onnxruntime`, `silero-vad` and `magika` lie (see DEVELOPERS); stripped YOLOs are filled first, and the
-attention encoder is made by encoder.py. Needs the onnx and numpy packages.
+`nudenet`, `rapidocr-onnxruntime`, `silero-vad` and `magika` lie as tests/run.py installs them (PORTER_MODELS); stripped YOLOs
+are filled first, and the attention encoder is made by encoder.py. Needs the onnx and numpy packages.
 
 Found exactly: every planted node is named, alone, and nothing else is. Within the region: every planted node is in what is
 named, but not alone. A wrong fingerprint is counted on its own: `unknown` is no mistake, a wrong name is. Gross are all

@@ -2,6 +2,7 @@
 
 use super::pieces::{self, Piece};
 use super::probe::{Failure, Lab, Outcome, PIECES, Stop};
+use super::reference::apart;
 use super::search::Found;
 use super::{BisectError, Proof};
 use crate::engine::Tensors;
@@ -28,7 +29,9 @@ pub fn gather(lab: &mut Lab, found: &Found, index: usize) -> Result<Option<Proof
             Err(Stop::Engine(error)) => return Err(error.into()),
             Err(Stop::Limit(_)) => return Ok(None),
         };
-        let named = |(name, value, _): &(String, ValueId, usize)| Some((name.clone(), expected.get(value)?.clone()));
+        // A proof is kept until the report is written, so it must not keep the memory of what made it.
+        let named = |(name, value, _): &(String, ValueId, usize)| Some((name.clone(), apart(expected.get(value)?)));
+        let inputs: Tensors = inputs.iter().map(|(name, tensor)| (name.clone(), apart(tensor))).collect();
         let expected: Tensors = assembly.outputs.iter().filter_map(named).collect();
         fed.push((inputs, expected));
     }

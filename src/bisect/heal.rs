@@ -50,7 +50,7 @@ pub fn heal(
             }
             tried.push(name.clone());
             let Some(rule) = rules.get(&name) else { continue };
-            if let Some(after) = heals(rule, proof, reference, suspect.engine) {
+            if let Some(after) = heals(rule, proof, reference, suspect) {
                 // What failed has no error to measure.
                 let before = fault.metrics.as_ref().map(|metrics| metrics.max_abs);
                 measured.push((proof.fault, before.map(|before| Measured { before, after })));
@@ -66,7 +66,7 @@ pub fn heal(
         return Ok(None);
     }
     let applied: Vec<&Rule> = chosen.iter().filter_map(|name| rules.get(name)).collect();
-    let whole = whole_agrees(model, &applied, reference, suspect.engine, options)?;
+    let whole = whole_agrees(model, &applied, reference, suspect, options)?;
     let target = suspect.target.map_or_else(|| report.target_argument().to_string(), |target| target.name.clone());
     let quirks = measured
         .iter()
@@ -97,14 +97,14 @@ fn linked(fault: &Fault, target: Option<&Target>) -> Vec<String> {
 }
 
 /// Whether the cut, rewritten by one rule, agrees on the target; the largest difference that is left.
-fn heals(rule: &Rule, proof: &Proof, reference: &dyn Engine, target: &dyn Engine) -> Option<f64> {
+fn heals(rule: &Rule, proof: &Proof, reference: &dyn Engine, suspect: &Suspect) -> Option<f64> {
     let mut cut = proof.model.clone();
     let settings = rewrite::Options { record: false, ..Default::default() };
     let applied = rewrite::apply(&mut cut, &[rule], &settings).ok()?;
     if applied.is_empty() {
         return None;
     }
-    let mut session = target.compile(&cut).ok()?;
+    let mut session = suspect.engine.compile(&cut).ok()?;
     let mut worst: f64 = 0.0;
     for (inputs, expected) in proof.inputs.iter().zip(&proof.expected) {
         let outputs = session.run(inputs).ok()?;
@@ -113,7 +113,7 @@ fn heals(rule: &Rule, proof: &Proof, reference: &dyn Engine, target: &dyn Engine
             .all(|(name, right)| outputs.get(name).is_some_and(|result| judge::look(right, result).nothing));
         let expectation = match all_near {
             true => None,
-            false => Some(judge::expectation(reference, &proof.model, inputs, None).ok()?),
+            false => Some(judge::expectation(reference, &proof.model, inputs, None, suspect.rounds).ok()?),
         };
         for (name, right) in expected {
             let result = outputs.get(name)?;
@@ -135,7 +135,7 @@ fn whole_agrees(
     model: &Model,
     rules: &[&Rule],
     reference: &dyn Engine,
-    target: &dyn Engine,
+    suspect: &Suspect,
     options: &Options,
 ) -> Result<bool, BisectError> {
     let mut sizes = options.sizes.clone();
@@ -146,10 +146,10 @@ fn whole_agrees(
     if rewrite::apply(&mut rewritten, rules, &settings).is_err() {
         return Ok(false);
     }
-    let Ok(mut session) = target.compile(&rewritten) else { return Ok(false) };
+    let Ok(mut session) = suspect.engine.compile(&rewritten) else { return Ok(false) };
     for inputs in &subject.samples {
         let Ok(outputs): Result<Tensors, _> = session.run(inputs) else { return Ok(false) };
-        let expectation = judge::expectation(reference, &subject.model, inputs, None)?;
+        let expectation = judge::expectation(reference, &subject.model, inputs, None, suspect.rounds)?;
         if expectation.judge(&outputs).verdict == Verdict::Differs {
             return Ok(false);
         }

@@ -111,8 +111,9 @@ pub enum Manner {
 /// Graphs whose results take less than this have their draws made at the same time; larger ones one after the other.
 const TOGETHER: usize = 32 << 20;
 
-/// Measures what rounding does to a graph: two draws, one of them with the errors of approximated functions in it.
-/// `reference` is what the graph gives without noise, where that is known already.
+/// Measures what rounding does to a graph: two draws, with the errors of approximated functions and long sums in them.
+/// `reference` is what the graph gives without noise, where that is known already; `dtype` is the type whose rounding the
+/// target may do.
 ///
 /// # Errors
 /// The engine does not compile or run the graph.
@@ -121,16 +122,18 @@ pub fn expectation(
     model: &Model,
     inputs: &Tensors,
     reference: Option<Tensors>,
+    dtype: DType,
 ) -> Result<Expectation, EngineError> {
     let reference = match reference {
         Some(known) => known,
         None => engine.run_once(model, inputs)?,
     };
-    let rough = approximated(model);
     let draw = |index: usize| {
         // What an engine refuses once it is written with errors in it is drawn without them.
-        let noisy = rough.as_ref().filter(|_| index == 0).map(|rough| noise::draw(engine, rough, inputs, index));
-        noisy.and_then(Result::ok).map_or_else(|| noise::draw(engine, model, inputs, index), Ok)
+        // The errors of a 16-bit type are larger than these.
+        let rough = (dtype == DType::Float).then(|| approximated(model, index)).flatten();
+        let noisy = rough.map(|rough| noise::draw(engine, &rough, inputs, dtype, index));
+        noisy.and_then(Result::ok).map_or_else(|| noise::draw(engine, model, inputs, dtype, index), Ok)
     };
     let bytes: usize = reference.values().filter_map(|tensor| tensor.dtype().byte_len(tensor.len())).sum();
     let draws = if bytes < TOGETHER {
@@ -139,11 +142,11 @@ pub fn expectation(
     } else {
         vec![draw(0)?, draw(1)?]
     };
-    Ok(Expectation::new(reference, draws, DType::Float))
+    Ok(Expectation::new(reference, draws, dtype))
 }
 
 /// The model with what engines approximate, and long sums, off by as much as they are.
-fn approximated(model: &Model) -> Option<Model> {
+fn approximated(model: &Model, draw: usize) -> Option<Model> {
     let mut rough = model.clone();
     let graph = &mut rough.graph;
     let mut any = false;
@@ -152,20 +155,23 @@ fn approximated(model: &Model) -> Option<Model> {
         let Some(out) = node.output(0) else { continue };
         let value = graph.value(out);
         let (Some(dims), Some(DType::Float)) = (value.static_shape(), value.dtype) else { continue };
-        let (operator, middle, amplitude) = if APPROXIMATED.iter().any(|op| node.is(op)) {
-            ("Add", 0.0, APPROXIMATION)
+        let (operator, low, high) = if APPROXIMATED.iter().any(|op| node.is(op)) {
+            ("Add", -APPROXIMATION, APPROXIMATION)
         } else if SUMS.iter().any(|op| node.is(op)) {
             let read = node.input(0).and_then(|input| graph.value(input).static_shape());
             let added = read.map_or(1, |read| read.iter().product::<i64>() / dims.iter().product::<i64>().max(1));
-            // Roundings of a sum walk at random: the root of how many there are.
-            ("Mul", 1.0, (added.max(1) as f32).sqrt() * f32::EPSILON / 2.0)
+            // Roundings of a sum walk at random: the root of how many there are. All sums are too large in one draw and too
+            // small in the other: a variance near zero is cut off on one side.
+            let off = (added.max(1) as f32).sqrt() * f32::EPSILON / 2.0;
+            let factor = if draw == 0 { 1.0 + off } else { 1.0 - off };
+            ("Mul", factor, factor)
         } else {
             continue;
         };
         let name = value.name.clone();
-        let mut random = Random::new(7, &name);
+        let mut random = Random::new(7 + draw as u64, &name);
         let count = dims.iter().product::<i64>().max(0) as usize;
-        let values: Vec<f32> = (0..count).map(|_| middle + random.between(-amplitude, amplitude)).collect();
+        let values: Vec<f32> = (0..count).map(|_| random.between(low, high)).collect();
         let error = graph.add_initializer(Tensor::from_f32(format!("{name}_error"), &dims, &values));
         let exact = graph.add_value(&format!("{name}_exact"));
         graph.value_mut(exact).shape = Some(dims.iter().map(|&size| Dim::Fixed(size)).collect());
@@ -206,6 +212,7 @@ pub fn judge(setting: Setting, expectation: &Expectation, name: &str, result: &T
     {
         let small = behind(setting.model, &[value]);
         if finding.lone > 0
+            && own.dtype == DType::Float
             && small.graph.node_count() <= FEW
             && let Ok(loud) = noise::louder(setting.engine, &small, setting.inputs)
         {

@@ -31,6 +31,7 @@ use crate::fingerprint::{self, Evidence, Shape};
 use crate::graph::freeze::Freeze;
 use crate::graph::{GraphError, Model, NodeId};
 use crate::inspect::scope_of;
+use crate::onnx::DType;
 use crate::target::{Target, assess};
 use probe::{Lab, Limits, Stop};
 use reference::Reference;
@@ -100,6 +101,8 @@ pub struct Suspect<'a> {
     pub simulated: bool,
     /// What is known of it.
     pub target: Option<&'a Target>,
+    /// The type that it computes in, whatever the model says: what that rounds is no fault.
+    pub rounds: DType,
 }
 
 /// A fault with what shows it.
@@ -145,6 +148,7 @@ pub fn bisect(
         target_spec: String::new(),
         simulated: suspect.simulated,
         target_version: suspect.engine.version(),
+        rounds: suspect.rounds,
         reference: reference.name(),
         reference_version: reference.version(),
         samples: 0,
@@ -185,7 +189,7 @@ pub fn bisect(
             None => step(what),
         };
         let values = Reference::new(reference, &subject, budget(&subject, options));
-        let mut lab = Lab::new(&subject, values, suspect.engine, &limits, started);
+        let mut lab = Lab::new(&subject, values, suspect.engine, &limits, started, suspect.rounds);
         lab.counts.compiles = report.probes.compiles;
         let before = report.probes.compiles;
         let hints = |code: &str| known_to_fail(&subject, suspect.target, code);

@@ -18,7 +18,7 @@ use super::subject::Subject;
 use crate::compare::Metrics;
 use crate::engine::{Engine, EngineError, Session, Tensors};
 use crate::graph::ValueId;
-use crate::onnx::Tensor;
+use crate::onnx::{DType, Tensor};
 
 /// Why a search ends before it is through.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
@@ -163,6 +163,8 @@ pub struct Lab<'a> {
     started: Instant,
     /// Bytes that results may take while their noise is measured.
     room: usize,
+    /// The type whose rounding the target may do.
+    rounds: DType,
 }
 
 /// A probe on its way.
@@ -177,6 +179,13 @@ struct Job {
     /// What each output was in the turn before, as a hash.
     before: Vec<u64>,
     runs: usize,
+}
+
+/// What bounds a judgement: room for it, and what counts as rounding.
+#[derive(Clone, Copy)]
+struct Allowed {
+    room: usize,
+    rounds: DType,
 }
 
 /// What a probe asks.
@@ -209,16 +218,17 @@ pub const WHOLE: Question = Question { manner: Manner::Whole, turns: Turns::All 
 pub const LAYERS: Question = Question { manner: Manner::Whole, turns: Turns::Once };
 
 impl<'a> Lab<'a> {
-    /// A lab. `started` is when the search began, for its time limit.
+    /// A lab. `started` is when the search began, for its time limit; `rounds` is the type whose rounding the target may do.
     pub fn new(
         subject: &'a Subject,
         reference: Reference<'a>,
         target: &'a dyn Engine,
         limits: &'a Limits,
         started: Instant,
+        rounds: DType,
     ) -> Self {
         let room = (reference.budget / 3).max(1 << 20);
-        Self { subject, reference, target, counts: Counts::default(), limits, started, room }
+        Self { subject, reference, target, counts: Counts::default(), limits, started, room, rounds }
     }
 
     /// How many probes may run at a time.
@@ -275,7 +285,8 @@ impl<'a> Lab<'a> {
 
     /// Compiles the jobs, then runs them sample by sample, so that only one sample's values are in memory.
     fn carry_out(&mut self, jobs: &mut [Job], question: Question) -> Result<(), Stop> {
-        let (reference, target, room) = (self.reference.engine(), self.target, self.room);
+        let (reference, target) = (self.reference.engine(), self.target);
+        let allowed = Allowed { room: self.room, rounds: self.rounds };
         together(jobs, &|job| job.compile(target))?;
         // The first sample comes last and twice: runs that do not agree show there.
         let turns: Vec<usize> = match question.turns {
@@ -294,7 +305,7 @@ impl<'a> Lab<'a> {
             let again = turn > 0 && turn + 1 == turns.len();
             let mut pairs: Vec<(&mut Job, Option<Fed>)> = jobs.iter_mut().zip(fed).collect();
             together(&mut pairs, &|(job, fed)| match fed.take() {
-                Some(fed) => job.turn(reference, &fed, sample, again, room),
+                Some(fed) => job.turn(reference, &fed, sample, again, allowed),
                 None => Ok(()),
             })?;
         }
@@ -323,7 +334,7 @@ impl<'a> Lab<'a> {
             &self.target.version(),
             &engine.name(),
             &engine.version(),
-            &format!("{question:?}"),
+            &format!("{question:?} {}", self.rounds),
         ] {
             hash.update(text.as_bytes());
             hash.update([0]);
@@ -436,7 +447,7 @@ impl Job {
         (inputs, expected): &Fed,
         sample: usize,
         again: bool,
-        room: usize,
+        allowed: Allowed,
     ) -> Result<(), Stop> {
         let Some(session) = &mut self.session else { return Ok(()) };
         self.runs += 1;
@@ -474,13 +485,13 @@ impl Job {
             for &(index, _) in rest {
                 let value = &self.assembly.outputs[index].1;
                 bytes += expected.get(value).and_then(|t| t.dtype().byte_len(t.len())).unwrap_or(0);
-                if count > 0 && bytes > room {
+                if count > 0 && bytes > allowed.room {
                     break;
                 }
                 count += 1;
             }
             let (now, later) = rest.split_at(count);
-            self.judge(reference, inputs, expected, &outputs, now, sample)?;
+            self.judge(reference, (inputs, expected), &outputs, now, sample, allowed.rounds)?;
             rest = later;
         }
         Ok(())
@@ -490,11 +501,11 @@ impl Job {
     fn judge(
         &mut self,
         reference: &dyn Engine,
-        inputs: &Tensors,
-        expected: &HashMap<ValueId, Tensor>,
+        (inputs, expected): (&Tensors, &HashMap<ValueId, Tensor>),
         outputs: &Tensors,
         suspects: &[(usize, bool)],
         sample: usize,
+        rounds: DType,
     ) -> Result<(), Stop> {
         let wanted: Vec<ValueId> = suspects
             .iter()
@@ -507,11 +518,11 @@ impl Job {
             Some((name.clone(), expected.get(value)?.clone()))
         });
         let known: Tensors = known.collect();
-        let expectation = match judge::expectation(reference, &small, inputs, Some(known.clone())) {
+        let expectation = match judge::expectation(reference, &small, inputs, Some(known.clone()), rounds) {
             Ok(expectation) => expectation,
             Err(error) => {
                 small = pieces::loosened(&small).ok_or(error)?;
-                judge::expectation(reference, &small, inputs, Some(known))?
+                judge::expectation(reference, &small, inputs, Some(known), rounds)?
             }
         };
         let setting = judge::Setting { engine: reference, model: &small, inputs };

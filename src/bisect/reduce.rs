@@ -21,7 +21,7 @@ const CHANNELS: [i64; 2] = [1, 8];
 pub fn reduce(proof: &mut Proof, failure: Option<&str>, reference: &dyn Engine, suspect: &Suspect) {
     for channels in CHANNELS {
         let Some(model) = narrowed(&proof.model, channels) else { continue };
-        if let Some(smaller) = shows(proof, model, failure, reference, suspect.engine) {
+        if let Some(smaller) = shows(proof, model, failure, reference, suspect) {
             *proof = smaller;
             return;
         }
@@ -90,7 +90,7 @@ fn shows(
     model: Model,
     failure: Option<&str>,
     reference: &dyn Engine,
-    target: &dyn Engine,
+    suspect: &Suspect,
 ) -> Option<Proof> {
     let mut right = reference.compile(&model).ok()?;
     let expected: Vec<Tensors> =
@@ -103,7 +103,7 @@ fn shows(
         expected,
         nearby: proof.nearby.clone(),
     };
-    let compiled = target.compile(&model);
+    let compiled = suspect.engine.compile(&model);
     if let Some(code) = failure {
         let ran = compiled.and_then(|mut session| session.run(proof.inputs.first().unwrap_or(&Tensors::new())));
         let same = ran.err().is_some_and(|error| Failure::of(&error).code.as_deref() == Some(code));
@@ -117,7 +117,8 @@ fn shows(
     }
     let outputs: Vec<String> = smaller.expected.first()?.keys().cloned().collect();
     let expectation =
-        judge::expectation(reference, &model, proof.inputs.first()?, smaller.expected.first().cloned()).ok()?;
+        judge::expectation(reference, &model, proof.inputs.first()?, smaller.expected.first().cloned(), suspect.rounds)
+            .ok()?;
     let setting = judge::Setting { engine: reference, model: &model, inputs: proof.inputs.first()? };
     let wrong = |name: &String| {
         let result = runs[0].wrong.get(name);
@@ -159,7 +160,7 @@ mod tests {
     }
 
     fn suspect(engine: &dyn Engine) -> Suspect<'_> {
-        Suspect { engine, label: "faulty".into(), simulated: true, target: None }
+        Suspect { engine, label: "faulty".into(), simulated: true, target: None, rounds: DType::Float }
     }
 
     #[test]

@@ -125,13 +125,15 @@ impl<'a> Reference<'a> {
             }
         }
         missing.sort_unstable();
+        // A view of one result keeps all the memory of the session that made it, so what outlives its stretch is copied.
+        let several = missing.windows(2).any(|pair| pair[0].0 != pair[1].0);
         for (stretch, value) in missing {
             let here = |at_hand: &AtHand| {
                 let (own, values) = at_hand.values.as_ref()?;
                 if at_hand.stretch == stretch && *own == sample { values.get(&value).cloned() } else { None }
             };
             if let Some(tensor) = self.at_hand.as_ref().and_then(here) {
-                found.insert(value, tensor);
+                found.insert(value, if several { apart(&tensor) } else { tensor });
                 continue;
             }
             if let Some(tensor) = self.unspill(sample, value) {
@@ -140,7 +142,7 @@ impl<'a> Reference<'a> {
             }
             self.make(stretch, sample)?;
             if let Some(tensor) = self.at_hand.as_ref().and_then(here) {
-                found.insert(value, tensor);
+                found.insert(value, if several { apart(&tensor) } else { tensor });
             }
         }
         Ok(found)
@@ -225,5 +227,15 @@ impl<'a> Reference<'a> {
             .collect();
         let name = &self.subject.model.graph.value(value).name;
         Some(Tensor::new(name, DType::from_number(number.parse().ok()?)?, &dims?, bytes.slice(end + 1..)))
+    }
+}
+
+/// The tensor in memory of its own.
+pub(super) fn apart(tensor: &Tensor) -> Tensor {
+    match tensor.to_bytes() {
+        Ok(bytes) => {
+            Tensor::new(tensor.name(), tensor.dtype(), tensor.dims(), bytes::Bytes::copy_from_slice(bytes.as_ref()))
+        }
+        Err(_) => tensor.clone(),
     }
 }

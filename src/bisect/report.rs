@@ -4,6 +4,7 @@ use serde::Serialize;
 
 use super::probe::Counts;
 use crate::fingerprint::Shape;
+use crate::onnx::DType;
 
 /// The answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -143,6 +144,8 @@ pub struct Report {
     pub target_spec: String,
     /// Whether the target is only played.
     pub simulated: bool,
+    /// The type whose rounding is no fault.
+    pub rounds: DType,
     /// The version of what runs behind it, where it tells.
     pub target_version: String,
     /// The reference.

@@ -8,8 +8,8 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use super::judge;
 use super::report::Kind;
+use super::{Suspect, judge};
 use crate::engine::{Engine, Tensors, samples};
 use crate::graph::{Dim, Model, shapes};
 
@@ -57,7 +57,7 @@ pub struct Sweep {
 }
 
 /// Tries sizes until the border is known.
-pub fn sweep(model: &Model, axes: &[Axis], reference: &dyn Engine, target: &dyn Engine, step: &dyn Fn(&str)) -> Sweep {
+pub fn sweep(model: &Model, axes: &[Axis], reference: &dyn Engine, suspect: &Suspect, step: &dyn Fn(&str)) -> Sweep {
     let mut known: BTreeMap<Vec<i64>, Point> = BTreeMap::new();
     let mut probes = 0;
     let lows: Vec<i64> = axes.iter().map(|axis| axis.from).collect();
@@ -73,7 +73,7 @@ pub fn sweep(model: &Model, axes: &[Axis], reference: &dyn Engine, target: &dyn 
                     .or_insert_with(|| {
                         step(&format!("{at:?}"));
                         probes += 1;
-                        try_point(model, axes, at, reference, target)
+                        try_point(model, axes, at, reference, suspect)
                     })
                     .clone()
             })
@@ -144,11 +144,11 @@ fn resized(model: &Model, axes: &[Axis], at: &[i64]) -> Option<Model> {
     Some(model)
 }
 
-fn try_point(model: &Model, axes: &[Axis], at: &[i64], reference: &dyn Engine, target: &dyn Engine) -> Point {
+fn try_point(model: &Model, axes: &[Axis], at: &[i64], reference: &dyn Engine, suspect: &Suspect) -> Point {
     let Some(model) = resized(model, axes, at) else { return Point::Impossible };
     let inputs: Tensors = samples::for_model(&model, 1);
     let Ok(right) = reference.run_once(&model, &inputs) else { return Point::Impossible };
-    let outputs = match target.run_once(&model, &inputs) {
+    let outputs = match suspect.engine.run_once(&model, &inputs) {
         Ok(outputs) => outputs,
         Err(error) => return Point::Wrong(error.code().map_or_else(|| "error".to_string(), str::to_string)),
     };
@@ -158,7 +158,7 @@ fn try_point(model: &Model, axes: &[Axis], at: &[i64], reference: &dyn Engine, t
     if right.iter().all(near) {
         return Point::Right;
     }
-    let Ok(expectation) = judge::expectation(reference, &model, &inputs, Some(right.clone())) else {
+    let Ok(expectation) = judge::expectation(reference, &model, &inputs, Some(right.clone()), suspect.rounds) else {
         return Point::Impossible;
     };
     let setting = judge::Setting { engine: reference, model: &model, inputs: &inputs };

@@ -11,10 +11,11 @@ use crate::bisect::report::{Fault, Kind, Report, Verdict};
 use crate::bisect::{self, BisectError, Options, Suspect, heal, html, repro};
 use crate::engine::Tensors;
 use crate::inputs::{self, Plan, Wanted};
+use crate::onnx::DType;
 use crate::prepare;
 use crate::reach::{self, ReachError};
 use crate::rewrite::RuleSet;
-use crate::target::{Facts, TargetSet};
+use crate::target::{self, Facts, TargetSet};
 
 /// Find the nodes at which a target goes wrong, and prove it
 ///
@@ -35,6 +36,9 @@ pub struct Args {
     /// one input of several
     #[arg(long = "input", value_name = "FILES")]
     inputs: Vec<String>,
+    /// The element type whose rounding is no fault: float32, bfloat16, float16; the target's own where none is named
+    #[arg(long, value_parser = super::prepare::parse_dtype, value_name = "TYPE")]
+    dtype: Option<DType>,
     /// Prepare the model for the target first, and test what comes of it
     #[arg(long)]
     prepared: bool,
@@ -123,6 +127,10 @@ pub fn run(args: Args) -> Outcome {
         label: reached.label.clone(),
         simulated: reached.simulated,
         target: reached.target.as_ref(),
+        rounds: args.dtype.unwrap_or_else(|| match &tested {
+            Tested::Model(model) => rounding(&reached, model),
+            Tested::Parts(parts) => parts.models.first().map_or(DType::Float, |model| rounding(&reached, model)),
+        }),
     };
     let step = |step: &str| progress.step(step);
     let found = match &tested {
@@ -234,6 +242,21 @@ fn tested(args: &Args, file: &str, reached: &reach::Reached, progress: &Progress
     Ok(Tested::Parts(Parts { manifest: made.manifest, models }))
 }
 
+/// The type that a target computes in by itself, whatever the model says.
+pub(super) fn rounding(reached: &reach::Reached, model: &crate::graph::Model) -> DType {
+    let by_policy = || {
+        let target = reached.target.as_ref()?;
+        let setting = target.setting(reached.device.as_deref(), None).ok()?;
+        let mut typed = model.clone();
+        let _ = crate::graph::shapes::infer(&mut typed);
+        let assessment = target::assess(&typed, target, &setting);
+        let wishes = target::dtype::Wishes { dtype: None, variant: None };
+        let policy = target::dtype::policy(&typed, target, &setting, &assessment, wishes).ok()?;
+        (policy.rounds != policy.compute).then_some(policy.rounds)
+    };
+    reached.rounds.or_else(by_policy).unwrap_or(DType::Float)
+}
+
 /// The inputs that the user gave, a set for each run they make.
 fn given(args: &Args, tested: &Tested) -> Result<Vec<Tensors>, Failure> {
     if args.inputs.is_empty() {
@@ -301,8 +324,13 @@ fn story(report: &Report) {
     let batches: Vec<String> = report.batches.iter().map(i64::to_string).collect();
     let batches = if batches.is_empty() { String::new() } else { format!(", batch {}", batches.join(", ")) };
     say(&format!(
-        "{} on {}, against {}: {} samples{batches}, {} nodes",
-        report.model, report.target, report.reference, report.samples, report.nodes
+        "{} on {}, against {}: {} samples{batches}, {} nodes{}",
+        report.model,
+        report.target,
+        report.reference,
+        report.samples,
+        report.nodes,
+        if report.rounds == DType::Float { String::new() } else { format!(", {} rounding allowed", report.rounds) }
     ));
     table(report);
     for (index, fault) in report.faults.iter().enumerate() {

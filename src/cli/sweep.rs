@@ -3,7 +3,9 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use super::{Failure, Outcome, bisect::reach_failure, progress::Progress, screen};
+use super::bisect::{reach_failure, rounding};
+use super::{Failure, Outcome, progress::Progress, screen};
+use crate::bisect::Suspect;
 use crate::bisect::sweep::{self, Axis, Point};
 use crate::reach;
 use crate::target::TargetSet;
@@ -76,8 +78,14 @@ pub fn run(args: Args) -> Outcome {
     let target = reach::open(&args.target, &targets, &options).map_err(reach_failure)?;
     let reference =
         reach::open(&args.reference, &targets, &reach::Options { isolate: false, ..options }).map_err(reach_failure)?;
-    let found =
-        sweep::sweep(&model, &axes, reference.engine.as_ref(), target.engine.as_ref(), &|step| progress.step(step));
+    let suspect = Suspect {
+        engine: target.engine.as_ref(),
+        label: target.label.clone(),
+        simulated: target.simulated,
+        target: target.target.as_ref(),
+        rounds: rounding(&target, &model),
+    };
+    let found = sweep::sweep(&model, &axes, reference.engine.as_ref(), &suspect, &|step| progress.step(step));
     progress.done();
     let wrong = found.points.iter().filter(|(_, state)| matches!(state, Point::Wrong(_))).count();
     if args.json {

@@ -117,12 +117,19 @@ fn run_each(
     Ok(runs)
 }
 
-/// One run of the model with float32 noise; another index gives another.
+/// One run of the model with the noise of a type in all of its nodes; another index gives another.
 ///
 /// # Errors
 /// It does not compile or run.
-pub fn draw(engine: &dyn Engine, model: &Model, inputs: &Tensors, index: usize) -> Result<Tensors, EngineError> {
-    run_draw(engine, model, inputs, &Noise::float32(), index)
+pub fn draw(
+    engine: &dyn Engine,
+    model: &Model,
+    inputs: &Tensors,
+    dtype: DType,
+    index: usize,
+) -> Result<Tensors, EngineError> {
+    let noise = Noise { dtype, keep: &|_| false, draws: 2, seed: 0, approximated: &[] };
+    run_draw(engine, model, inputs, &noise, index)
 }
 
 /// Units in the last place by which the louder draws move what they move: ties tip in them.

@@ -18,6 +18,9 @@ use super::random::Random;
 use crate::graph::{Dim, Graph, Model, ValueId};
 use crate::onnx::{DType, Tensor};
 
+/// More numbers than this are no switch.
+const SWITCHES: usize = 8;
+
 /// What to choose where the model leaves a choice.
 #[derive(Clone, Debug, Default)]
 pub struct Options {
@@ -99,6 +102,12 @@ fn sample(graph: &Graph, id: ValueId, dtype: DType, dims: &[i64], random: &mut R
     }
     let use_ = reader(graph, id, 6);
     let values: Vec<i64> = match use_ {
+        // Many numbers of which one is marked, such as what only fills up: a text of nothing but filling says nothing.
+        Some(Use::Switch(choices)) if count > SWITCHES => {
+            let most = choices.iter().copied().max().unwrap_or(0).clamp(0, 1 << 15) as usize;
+            let numbers = if most == 0 { 16 } else { most + 1 };
+            (0..count).map(|_| random.below(numbers) as i64).collect()
+        }
         Some(Use::Switch(choices)) => {
             let choice = if choices.contains(&16_000) { 16_000 } else { choices.first().copied().unwrap_or(0) };
             vec![choice; count]

@@ -9,13 +9,14 @@ message! {
     /// The whole file.
     ModelProto {
         1 ir_version: opt int64,
-        8 opset_import: rep message(OperatorSetIdProto),
         2 producer_name: opt string,
         3 producer_version: opt string,
         4 domain: opt string,
         5 model_version: opt int64,
         6 doc_string: opt string,
         7 graph: opt message(GraphProto),
+        // After the graph, as its number says: OpenVINO takes no file with two of them anywhere else.
+        8 opset_import: rep message(OperatorSetIdProto),
         14 metadata_props: rep message(StringStringEntryProto),
         25 functions: rep message(FunctionProto),
     }

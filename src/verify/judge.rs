@@ -112,7 +112,7 @@ impl<'a> Judge<'a> {
     }
 
     fn more(&self) -> Result<&Vec<Tensors>, &EngineError> {
-        let run = || MORE.map(|index| noise::draw(self.engine, self.model, self.inputs, index)).collect();
+        let run = || MORE.map(|index| noise::draw(self.engine, self.model, self.inputs, DType::Float, index)).collect();
         self.more.get_or_init(run).as_ref()
     }
 

@@ -11,7 +11,7 @@ use crate::onnx::DType;
 use crate::partition::{self, Device, Plan};
 use crate::postprocess;
 use crate::rewrite::{self, Rule, RuleSet};
-use crate::target::{self, Answer, Cost, Head, QuirkHit, Reach, Target};
+use crate::target::{self, Answer, Cost, Head, QuirkHit, Target};
 
 /// Operators that choose among predictions: where a detector's own answer begins.
 const SELECTION: [&str; 2] = ["TopK", "NonMaxSuppression"];
@@ -61,16 +61,6 @@ pub fn prepare(
             Trial::Fine => return Ok(prepared),
             Trial::Failed(error) => {
                 prepared.warnings.push(format!("the bundle does not run on {}: {error}", target.name));
-                return Ok(prepared);
-            }
-            // The host of tract is tract: there is no other place for what it refuses.
-            Trial::Refused(found) if matches!(target.reach, Reach::Tract {}) => {
-                let first = found.values().next().cloned().unwrap_or_default();
-                let count = found.len();
-                prepared.warnings.push(format!(
-                    "{count} nodes do not run on {}, the first: {first}; `porter run --stand-in ort` runs the bundle",
-                    target.name
-                ));
                 return Ok(prepared);
             }
             Trial::Refused(found) => refused.extend(found),

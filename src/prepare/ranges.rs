@@ -72,8 +72,8 @@ fn watch(model: &mut Model) -> Vec<(ValueId, String)> {
         let magnitude = graph.add_typed_value(&format!("porter_magnitude_{index}"), Some(DType::Float), None);
         let name = format!("porter_largest_{index}");
         let largest = graph.add_typed_value(&name, Some(DType::Float), Some(Vec::new()));
-        graph.add_node(Node::new("Abs", [value], [magnitude]).named(&format!("porter_abs_{index}")));
-        let reduce = Node::new("ReduceMax", [magnitude], [largest]).named(&format!("porter_max_{index}"));
+        graph.add_node(Node::new("Abs", [value], [magnitude]).named(format!("porter_abs_{index}")));
+        let reduce = Node::new("ReduceMax", [magnitude], [largest]).named(format!("porter_max_{index}"));
         graph.add_node(reduce.with("keepdims", AttributeValue::Int(0)));
         graph.outputs.push(largest);
         values.push((value, name));

@@ -31,7 +31,9 @@ pub enum Trial {
 /// Tries the target's parts on its engine, if that is at hand.
 pub fn compile(prepared: &Prepared, target: &Target) -> Trial {
     let parts = prepared.manifest.parts.iter().zip(&prepared.parts);
-    let own: Vec<&Model> = parts.filter(|(part, _)| part.device == target.name).map(|(_, model)| model).collect();
+    // For a target that is the CPU itself, the name tells its parts from the host's.
+    let own = parts.filter(|(part, _)| part.device == target.name && !part.name.starts_with("host"));
+    let own: Vec<&Model> = own.map(|(_, model)| model).collect();
     if own.is_empty() {
         return Trial::Fine;
     }

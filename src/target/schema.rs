@@ -95,6 +95,7 @@ pub struct Target {
 /// How a target is reached.
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(tag = "via", rename_all = "kebab-case", rename_all_fields = "kebab-case", deny_unknown_fields)]
+#[allow(clippy::large_enum_variant)] // there is one a target, and a box would only hide it
 pub enum Reach {
     /// tract, in process.
     Tract {},

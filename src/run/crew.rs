@@ -46,7 +46,7 @@ impl Crew {
         for piece in &program.pieces {
             // What the target does not take runs on what is there; the rest of a bundle for the CPU is tract's.
             let for_cpu = program.target.as_ref().is_some_and(|(name, _)| name == "cpu");
-            let host = piece.device == "cpu" && !(for_cpu && !piece.name.starts_with("host"));
+            let host = piece.device == "cpu" && (!for_cpu || piece.name.starts_with("host"));
             let spec = match (&choice.target, &choice.stand_in) {
                 _ if host => default_spec().to_string(),
                 (_, Some(stand_in)) => stand_in.clone(),

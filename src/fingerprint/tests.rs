@@ -37,7 +37,7 @@ fn seen(change: impl Fn(&[f32], usize) -> Vec<f32>) -> Option<Shape> {
         }
     };
     let runs = [0, 1, 0].iter().enumerate().map(run).collect();
-    name(&Evidence { model: relu(), runs, outputs: vec!["relu_output_0".into()] }, &Tract)
+    name(&Evidence { model: relu(), runs, outputs: vec!["relu_output_0".into()], rounds: DType::Float }, &Tract)
 }
 
 /// Index of an element: batch element, channel, row, column.
@@ -132,7 +132,7 @@ fn compared(right: Model, wrong: Model, dims: &[i64]) -> Option<Shape> {
         Run { right: Tract.run_once(&right, &inputs).unwrap(), wrong: Tract.run_once(&wrong, &inputs).unwrap(), inputs }
     };
     let runs = [0, 1, 0].iter().map(run).collect();
-    name(&Evidence { model: right, runs, outputs }, &Tract)
+    name(&Evidence { model: right, runs, outputs, rounds: DType::Float }, &Tract)
 }
 
 #[test]

@@ -146,8 +146,9 @@ fn a_split_without_strides_is_told_from_the_input() {
             let run = build.op("Reshape", "run", &[x, flat]);
             // From where each output begins in a batch element, as many values as it has.
             for (out, begin, end, dims) in [(a, 0, 16, [2, 2, 4]), (b, 8, 40, [2, 4, 4])] {
+                let name = format!("part from {begin}");
                 let (begin, end) = (build.ints("begin", &[begin]), build.ints("end", &[end]));
-                let part = build.op("Slice", "part", &[run, begin, end]);
+                let part = build.op("Slice", &name, &[run, begin, end]);
                 let dims = build.ints("dims", &dims);
                 build.graph.add_node(Node::new("Reshape", [part, dims], [out]));
             }

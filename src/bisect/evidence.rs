@@ -65,7 +65,7 @@ pub fn gather(lab: &mut Lab, found: &Found, index: usize) -> Result<Option<Proof
         })
     };
     let outputs = outputs.into_iter().filter(again).collect();
-    proof.evidence = Some(Evidence { model: assembly.model, runs, outputs });
+    proof.evidence = Some(Evidence { model: assembly.model, runs, outputs, rounds: lab.rounds() });
     Ok(Some(proof))
 }
 

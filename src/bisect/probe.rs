@@ -231,6 +231,11 @@ impl<'a> Lab<'a> {
         Self { subject, reference, target, counts: Counts::default(), limits, started, room, rounds }
     }
 
+    /// The type whose rounding the target may do.
+    pub fn rounds(&self) -> DType {
+        self.rounds
+    }
+
     /// How many probes may run at a time.
     pub fn jobs(&self) -> usize {
         self.limits.jobs.max(1)

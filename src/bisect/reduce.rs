@@ -127,7 +127,7 @@ fn shows(
     if !outputs.iter().any(wrong) {
         return None;
     }
-    smaller.evidence = Some(Evidence { model, runs, outputs });
+    smaller.evidence = Some(Evidence { model, runs, outputs, rounds: suspect.rounds });
     Some(smaller)
 }
 

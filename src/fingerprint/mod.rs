@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::engine::{Engine, Tensors};
 use crate::graph::Model;
-use crate::onnx::Tensor;
+use crate::onnx::{DType, Tensor};
 
 /// One run of a piece: what went in, what should have come out, what did.
 #[derive(Clone, Debug)]
@@ -36,6 +36,8 @@ pub struct Evidence {
     pub runs: Vec<Run>,
     /// The outputs that are wrong.
     pub outputs: Vec<String>,
+    /// The type that the target rounds to in any case.
+    pub rounds: DType,
 }
 
 /// The shape of a fault.
@@ -116,7 +118,7 @@ pub fn name(evidence: &Evidence, reference: &dyn Engine) -> Option<Shape> {
     for run in &evidence.runs {
         let mut of_run = Vec::new();
         for output in &evidence.outputs {
-            of_run.push(View::of(run.right.get(output)?, run.wrong.get(output)?)?);
+            of_run.push(View::of(run.right.get(output)?, run.wrong.get(output)?, evidence.rounds)?);
         }
         views.push(of_run);
     }
@@ -149,6 +151,10 @@ pub fn name(evidence: &Evidence, reference: &dyn Engine) -> Option<Shape> {
         return None;
     }
     let mut names: Vec<Shape> = shapes::matching(views);
+    if evidence.rounds != DType::Float {
+        // What a 16-bit type blurs can look like any of these.
+        names.retain(|name| !matches!(name, Shape::Scaled | Shape::Saturated | Shape::Rounded));
+    }
     if variants::stride_drop(evidence, runs, views) {
         names.push(Shape::StrideDrop);
     }
@@ -192,7 +198,7 @@ pub(crate) struct View {
 }
 
 impl View {
-    fn of(right: &Tensor, wrong: &Tensor) -> Option<Self> {
+    fn of(right: &Tensor, wrong: &Tensor, rounds: DType) -> Option<Self> {
         if right.dims() != wrong.dims() {
             return None;
         }
@@ -204,7 +210,12 @@ impl View {
             [_, rest @ ..] => rest.iter().product::<usize>().max(1),
         };
         let scale = right.iter().filter(|x| x.is_finite()).fold(0.0, |most: f64, x| most.max(x.abs()));
-        let mut view = Self { dims, right, wrong, run, deviating: Vec::new(), tolerance: 3e-6 * scale };
+        let apart = match rounds {
+            DType::Bfloat16 => 2f64.powi(-7),
+            DType::Float16 => 2f64.powi(-10),
+            _ => 3e-6,
+        };
+        let mut view = Self { dims, right, wrong, run, deviating: Vec::new(), tolerance: apart * scale };
         let differs = |slice: &usize| {
             let (a, b) = (view.slice(&view.right, *slice), view.slice(&view.wrong, *slice));
             a.iter().zip(b).any(|(a, b)| !view.near(*a, *b))

@@ -4,6 +4,7 @@
 
 pub mod build;
 pub mod generate;
+pub mod xla_worker;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};

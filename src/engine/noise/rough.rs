@@ -36,7 +36,7 @@ fn roughen(graph: &mut Graph, id: NodeId, most: f32, seed: u64) -> Option<()> {
     let exact =
         graph.add_typed_value(&fresh, Some(DType::Float), Some(dims.iter().map(|&size| Dim::Fixed(size)).collect()));
     graph.set_output(id, 0, Some(exact));
-    graph.add_node(Node::new("Add", [exact, error], [out]).named(fresh));
+    graph.add_node(Node::new("Add", [exact, error], [out]));
     Some(())
 }
 

@@ -135,7 +135,8 @@ pub fn conv_transpose(call: &mut Call) -> Lowered {
         if explicit || auto.starts_with("SAME") {
             let total = full - out[2 + i];
             // What does not halve goes in front only where the padding is SAME_LOWER's or an explicit shape's.
-            let small = total / 2;
+            // A shape of its own that is larger gets the rest behind; padding of SAME halves towards zero.
+            let small = if explicit { total.div_euclid(2) } else { total / 2 };
             (low, high) = if auto == "SAME_UPPER" { (small, total - small) } else { (total - small, small) };
         }
         // The output is the full one less the padding; what the window cannot take as padding is cut off behind.

@@ -17,6 +17,7 @@ mod sums;
 use std::collections::HashSet;
 
 use super::random::Random;
+use super::tract::Tract;
 use super::{Engine, EngineError, Tensors, emulate};
 use crate::compare::Expectation;
 use crate::graph::{Graph, Model, Node, ValueId};
@@ -191,13 +192,18 @@ fn run_draw(
     draw: usize,
 ) -> Result<Tensors, EngineError> {
     let seed = noise.seed.wrapping_mul(1000).wrapping_add(draw as u64);
+    // Who decides what is kept knows the model's own values only.
+    let own: HashSet<ValueId> = model.graph.values().map(|(id, _)| id).collect();
+    let keep = |node: &Node| node.writes().all(|id| own.contains(&id)) && (noise.keep)(node);
     let rough = rough::roughened(model, inputs, noise.approximated, seed);
     let model = rough.as_ref().unwrap_or(model);
     match noise.dtype {
         DType::Bfloat16 | DType::Float16 => {
-            let lowered = emulate::lower(model, noise.dtype, noise.keep);
+            let lowered = emulate::lower(model, noise.dtype, &keep);
             let moved = (draw > 0).then(|| moved_inputs(inputs, unit_of(noise.dtype), seed));
-            engine.run_once(&lowered, moved.as_ref().unwrap_or(inputs))
+            let inputs = moved.as_ref().unwrap_or(inputs);
+            // ONNX Runtime casts to bfloat16 from opset 13 on; tract rounds at any.
+            engine.run_once(&lowered, inputs).or_else(|error| Tract.run_once(&lowered, inputs).map_err(|_| error))
         }
         _ => {
             let (moved, inputs) = (moved_model(model, ULPS, seed), moved_inputs(inputs, ULPS, seed));

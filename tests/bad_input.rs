@@ -441,7 +441,7 @@ fn a_model_cut_anywhere_is_refused_or_still_a_model() {
     let folder = tempfile::tempdir().unwrap();
     let bytes = encode(&small());
     let whole = (0..=bytes.len()).filter(|&end| reads_cut(folder.path(), &bytes, end)).count();
-    // `opset_import` follows the first number and comes before the graph, which is last: only the whole file is one.
+    // `opset_import` is the last field that is written: only the whole file is a model.
     assert_eq!(whole, 1);
     let mut told: Vec<String> = Vec::new();
     for end in 0..bytes.len() {

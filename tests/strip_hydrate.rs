@@ -217,7 +217,7 @@ fn what_is_smaller_than_a_byte_and_what_functions_hold_is_taken_out_too() {
     let small = [DType::Int4, DType::Uint4, DType::Float8E4M3FN, DType::Float8E5M2, DType::Float4E2M1];
     let secret = |dtype: DType| {
         let bytes: Vec<u8> = (0..dtype.byte_len(601).unwrap()).map(|i| [0x35, 0x2b, 0x51][i % 3]).collect();
-        Tensor::new(&format!("w_{dtype}"), dtype, &[601], bytes)
+        Tensor::new(format!("w_{dtype}"), dtype, &[601], bytes)
     };
     let constant = |name: &str, count: usize| NodeProto {
         attribute: vec![tensor_attribute("value", Tensor::from_f32("", &[count as i64], &vec![0.37; count]))],

@@ -246,7 +246,7 @@ mod tests {
         let good = row_of(&format!(r#"{ready}; echo '{{"times":[0.001,0.003],"wall":0.004}}'; read end"#));
         assert_eq!((good.exit, good.times.unwrap().runs, good.engine.as_deref()), (0, 2, Some("e")));
         // More on standard error than a pipe holds, and the reason last.
-        let loud = row_of("yes noise | head -c 1000000 >&2; echo 'error: out of luck' >&2; exit 3");
+        let loud = row_of("yes noise | head -n 200000 >&2; echo 'error: out of luck' >&2; exit 3");
         assert_eq!((loud.exit, loud.error.as_deref()), (3, Some("out of luck")));
         let nonsense = row_of(&format!("{ready}; echo hello; sleep 60"));
         assert!(nonsense.error.unwrap().contains("hello"));

@@ -190,11 +190,12 @@ fn largest(a: &[f64], b: &[f64]) -> f64 {
     a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, |most, x| if x.is_nan() || x > most { x } else { most })
 }
 
-/// The largest value in each column behind the class; 1 for one of nothing.
+/// The largest value in each column behind the class, at least 1: what is smaller is a probability, and one that is nowhere
+/// near 1 is not to be told by its last digits.
 fn scales(rows: &[&[f64]]) -> Vec<f64> {
     let columns = rows.first().map_or(0, |row| row.len());
-    let scale = |column: usize| rows.iter().map(|row| row[column].abs()).filter(|x| x.is_finite()).fold(0.0, f64::max);
-    (CLASS + 1..columns).map(scale).map(|scale| if scale > 0.0 { scale } else { 1.0 }).collect()
+    let scale = |column: usize| rows.iter().map(|row| row[column].abs()).filter(|x| x.is_finite()).fold(1.0, f64::max);
+    (CLASS + 1..columns).map(scale).collect()
 }
 
 /// As [`largest`], each difference over its column's scale.

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use common::{model_path, ort_library, porter, run, run_fine};
+use porter::bisect::judge::Precision;
 use porter::bisect::report::{Kind as FaultKind, Report, Verdict};
 use porter::bisect::{Options, Suspect, bisect};
 use porter::engine::faulty::{Fault, Faulty, Kind, Place};
@@ -97,7 +98,13 @@ fn network() -> Model {
 }
 
 fn search_on(model: &Model, target: &dyn Engine, options: &Options) -> Report {
-    let suspect = Suspect { engine: target, label: target.name(), simulated: true, target: None, rounds: DType::Float };
+    let suspect = Suspect {
+        engine: target,
+        label: target.name(),
+        simulated: true,
+        target: None,
+        precision: Precision::float32(),
+    };
     let found = bisect(model, "test.onnx", &Tract, &suspect, options, &|_| {});
     found.unwrap_or_else(|error| panic!("{error}")).0
 }

@@ -113,7 +113,7 @@ fn heals(rule: &Rule, proof: &Proof, reference: &dyn Engine, suspect: &Suspect) 
             .all(|(name, right)| outputs.get(name).is_some_and(|result| judge::look(right, result).nothing));
         let expectation = match all_near {
             true => None,
-            false => Some(judge::expectation(reference, &proof.model, inputs, None, suspect.rounds).ok()?),
+            false => Some(judge::expectation(reference, &proof.model, inputs, None, &suspect.precision).ok()?),
         };
         for (name, right) in expected {
             let result = outputs.get(name)?;
@@ -149,7 +149,7 @@ fn whole_agrees(
     let Ok(mut session) = suspect.engine.compile(&rewritten) else { return Ok(false) };
     for inputs in &subject.samples {
         let Ok(outputs): Result<Tensors, _> = session.run(inputs) else { return Ok(false) };
-        let expectation = judge::expectation(reference, &subject.model, inputs, None, suspect.rounds)?;
+        let expectation = judge::expectation(reference, &subject.model, inputs, None, &suspect.precision)?;
         if expectation.judge(&outputs).verdict == Verdict::Differs {
             return Ok(false);
         }

@@ -2,8 +2,9 @@
 
 use crate::compare::{Detections, Expectation, Metrics, Verdict, metrics};
 use crate::engine::double::Double;
+use crate::engine::noise::{self, Noise};
 use crate::engine::random::Random;
-use crate::engine::{Engine, EngineError, Tensors, noise};
+use crate::engine::{Engine, EngineError, Tensors};
 use crate::graph::{Dim, Model, Node, ValueId};
 use crate::onnx::{DType, Tensor};
 
@@ -111,9 +112,24 @@ pub enum Manner {
 /// Graphs whose results take less than this have their draws made at the same time; larger ones one after the other.
 const TOGETHER: usize = 32 << 20;
 
+/// What a target's numbers may be off by.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Precision {
+    /// The type that it rounds to, whatever the model says.
+    pub rounds: DType,
+    /// Operators that it approximates, with the most that their results are off besides rounding.
+    pub approximates: Vec<(String, f64)>,
+}
+
+impl Precision {
+    /// Rounding of float32, and nothing else.
+    pub fn float32() -> Self {
+        Self { rounds: DType::Float, approximates: Vec::new() }
+    }
+}
+
 /// Measures what rounding does to a graph: two draws, with the errors of approximated functions and long sums in them.
-/// `reference` is what the graph gives without noise, where that is known already; `dtype` is the type whose rounding the
-/// target may do.
+/// `reference` is what the graph gives without noise, where that is known already; `precision` is that of the target.
 ///
 /// # Errors
 /// The engine does not compile or run the graph.
@@ -122,18 +138,20 @@ pub fn expectation(
     model: &Model,
     inputs: &Tensors,
     reference: Option<Tensors>,
-    dtype: DType,
+    precision: &Precision,
 ) -> Result<Expectation, EngineError> {
     let reference = match reference {
         Some(known) => known,
         None => engine.run_once(model, inputs)?,
     };
+    let dtype = precision.rounds;
+    let noise = Noise::of(dtype, &precision.approximates);
     let draw = |index: usize| {
         // What an engine refuses once it is written with errors in it is drawn without them.
         // The errors of a 16-bit type are larger than these.
         let rough = (dtype == DType::Float).then(|| approximated(model, index)).flatten();
-        let noisy = rough.map(|rough| noise::draw(engine, &rough, inputs, dtype, index));
-        noisy.and_then(Result::ok).map_or_else(|| noise::draw(engine, model, inputs, dtype, index), Ok)
+        let noisy = rough.map(|rough| noise::draw(engine, &rough, inputs, &noise, index));
+        noisy.and_then(Result::ok).map_or_else(|| noise::draw(engine, model, inputs, &noise, index), Ok)
     };
     let bytes: usize = reference.values().filter_map(|tensor| tensor.dtype().byte_len(tensor.len())).sum();
     let draws = if bytes < TOGETHER {

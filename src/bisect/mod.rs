@@ -31,7 +31,6 @@ use crate::fingerprint::{self, Evidence, Shape};
 use crate::graph::freeze::Freeze;
 use crate::graph::{GraphError, Model, NodeId};
 use crate::inspect::scope_of;
-use crate::onnx::DType;
 use crate::target::{Target, assess};
 use probe::{Lab, Limits, Stop};
 use reference::Reference;
@@ -101,8 +100,8 @@ pub struct Suspect<'a> {
     pub simulated: bool,
     /// What is known of it.
     pub target: Option<&'a Target>,
-    /// The type that it computes in, whatever the model says: what that rounds is no fault.
-    pub rounds: DType,
+    /// What it rounds to and approximates is no fault.
+    pub precision: judge::Precision,
 }
 
 /// A fault with what shows it.
@@ -148,7 +147,7 @@ pub fn bisect(
         target_spec: String::new(),
         simulated: suspect.simulated,
         target_version: suspect.engine.version(),
-        rounds: suspect.rounds,
+        rounds: suspect.precision.rounds,
         reference: reference.name(),
         reference_version: reference.version(),
         samples: 0,
@@ -189,7 +188,7 @@ pub fn bisect(
             None => step(what),
         };
         let values = Reference::new(reference, &subject, budget(&subject, options));
-        let mut lab = Lab::new(&subject, values, suspect.engine, &limits, started, suspect.rounds);
+        let mut lab = Lab::new(&subject, values, suspect.engine, &limits, started, &suspect.precision);
         lab.counts.compiles = report.probes.compiles;
         let before = report.probes.compiles;
         let hints = |code: &str| known_to_fail(&subject, suspect.target, code);

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::judge::{self, Judged, Manner};
+use super::judge::{self, Judged, Manner, Precision};
 use super::pieces::{self, Assembly, Piece};
 use super::reference::Reference;
 use super::subject::Subject;
@@ -163,8 +163,8 @@ pub struct Lab<'a> {
     started: Instant,
     /// Bytes that results may take while their noise is measured.
     room: usize,
-    /// The type whose rounding the target may do.
-    rounds: DType,
+    /// What the target's numbers may be off by.
+    precision: &'a Precision,
 }
 
 /// A probe on its way.
@@ -183,9 +183,9 @@ struct Job {
 
 /// What bounds a judgement: room for it, and what counts as rounding.
 #[derive(Clone, Copy)]
-struct Allowed {
+struct Allowed<'a> {
     room: usize,
-    rounds: DType,
+    precision: &'a Precision,
 }
 
 /// What a probe asks.
@@ -218,22 +218,22 @@ pub const WHOLE: Question = Question { manner: Manner::Whole, turns: Turns::All 
 pub const LAYERS: Question = Question { manner: Manner::Whole, turns: Turns::Once };
 
 impl<'a> Lab<'a> {
-    /// A lab. `started` is when the search began, for its time limit; `rounds` is the type whose rounding the target may do.
+    /// A lab. `started` is when the search began, for its time limit; `precision` is the target's.
     pub fn new(
         subject: &'a Subject,
         reference: Reference<'a>,
         target: &'a dyn Engine,
         limits: &'a Limits,
         started: Instant,
-        rounds: DType,
+        precision: &'a Precision,
     ) -> Self {
         let room = (reference.budget / 3).max(1 << 20);
-        Self { subject, reference, target, counts: Counts::default(), limits, started, room, rounds }
+        Self { subject, reference, target, counts: Counts::default(), limits, started, room, precision }
     }
 
     /// The type whose rounding the target may do.
     pub fn rounds(&self) -> DType {
-        self.rounds
+        self.precision.rounds
     }
 
     /// How many probes may run at a time.
@@ -291,7 +291,7 @@ impl<'a> Lab<'a> {
     /// Compiles the jobs, then runs them sample by sample, so that only one sample's values are in memory.
     fn carry_out(&mut self, jobs: &mut [Job], question: Question) -> Result<(), Stop> {
         let (reference, target) = (self.reference.engine(), self.target);
-        let allowed = Allowed { room: self.room, rounds: self.rounds };
+        let allowed = Allowed { room: self.room, precision: self.precision };
         together(jobs, &|job| job.compile(target))?;
         // The first sample comes last and twice: runs that do not agree show there.
         let turns: Vec<usize> = match question.turns {
@@ -339,7 +339,7 @@ impl<'a> Lab<'a> {
             &self.target.version(),
             &engine.name(),
             &engine.version(),
-            &format!("{question:?} {}", self.rounds),
+            &format!("{question:?} {:?}", self.precision),
         ] {
             hash.update(text.as_bytes());
             hash.update([0]);
@@ -496,7 +496,7 @@ impl Job {
                 count += 1;
             }
             let (now, later) = rest.split_at(count);
-            self.judge(reference, (inputs, expected), &outputs, now, sample, allowed.rounds)?;
+            self.judge(reference, (inputs, expected), &outputs, now, sample, allowed.precision)?;
             rest = later;
         }
         Ok(())
@@ -510,7 +510,7 @@ impl Job {
         outputs: &Tensors,
         suspects: &[(usize, bool)],
         sample: usize,
-        rounds: DType,
+        precision: &Precision,
     ) -> Result<(), Stop> {
         let wanted: Vec<ValueId> = suspects
             .iter()
@@ -523,11 +523,11 @@ impl Job {
             Some((name.clone(), expected.get(value)?.clone()))
         });
         let known: Tensors = known.collect();
-        let expectation = match judge::expectation(reference, &small, inputs, Some(known.clone()), rounds) {
+        let expectation = match judge::expectation(reference, &small, inputs, Some(known.clone()), precision) {
             Ok(expectation) => expectation,
             Err(error) => {
                 small = pieces::loosened(&small).ok_or(error)?;
-                judge::expectation(reference, &small, inputs, Some(known), rounds)?
+                judge::expectation(reference, &small, inputs, Some(known), precision)?
             }
         };
         let setting = judge::Setting { engine: reference, model: &small, inputs };

@@ -116,9 +116,14 @@ fn shows(
         runs.push(Run { inputs: inputs.clone(), right: right.clone(), wrong });
     }
     let outputs: Vec<String> = smaller.expected.first()?.keys().cloned().collect();
-    let expectation =
-        judge::expectation(reference, &model, proof.inputs.first()?, smaller.expected.first().cloned(), suspect.rounds)
-            .ok()?;
+    let expectation = judge::expectation(
+        reference,
+        &model,
+        proof.inputs.first()?,
+        smaller.expected.first().cloned(),
+        &suspect.precision,
+    )
+    .ok()?;
     let setting = judge::Setting { engine: reference, model: &model, inputs: proof.inputs.first()? };
     let wrong = |name: &String| {
         let result = runs[0].wrong.get(name);
@@ -127,7 +132,7 @@ fn shows(
     if !outputs.iter().any(wrong) {
         return None;
     }
-    smaller.evidence = Some(Evidence { model, runs, outputs, rounds: suspect.rounds });
+    smaller.evidence = Some(Evidence { model, runs, outputs, rounds: suspect.precision.rounds });
     Some(smaller)
 }
 
@@ -160,7 +165,13 @@ mod tests {
     }
 
     fn suspect(engine: &dyn Engine) -> Suspect<'_> {
-        Suspect { engine, label: "faulty".into(), simulated: true, target: None, rounds: DType::Float }
+        Suspect {
+            engine,
+            label: "faulty".into(),
+            simulated: true,
+            target: None,
+            precision: judge::Precision::float32(),
+        }
     }
 
     #[test]

@@ -158,7 +158,8 @@ fn try_point(model: &Model, axes: &[Axis], at: &[i64], reference: &dyn Engine, s
     if right.iter().all(near) {
         return Point::Right;
     }
-    let Ok(expectation) = judge::expectation(reference, &model, &inputs, Some(right.clone()), suspect.rounds) else {
+    let Ok(expectation) = judge::expectation(reference, &model, &inputs, Some(right.clone()), &suspect.precision)
+    else {
         return Point::Impossible;
     };
     let setting = judge::Setting { engine: reference, model: &model, inputs: &inputs };

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use super::{Failure, Outcome, progress::Progress, screen, sizes::Sizes};
+use crate::bisect::judge::Precision;
 use crate::bisect::prepared::{Parts, bisect_parts};
 use crate::bisect::reduce::reduce;
 use crate::bisect::report::{Fault, Kind, Report, Verdict};
@@ -127,10 +128,13 @@ pub fn run(args: Args) -> Outcome {
         label: reached.label.clone(),
         simulated: reached.simulated,
         target: reached.target.as_ref(),
-        rounds: args.dtype.unwrap_or_else(|| match &tested {
-            Tested::Model(model) => rounding(&reached, model),
-            Tested::Parts(parts) => parts.models.first().map_or(DType::Float, |model| rounding(&reached, model)),
-        }),
+        precision: match (args.dtype, &tested) {
+            (Some(rounds), _) => Precision { rounds, ..Precision::float32() },
+            (None, Tested::Model(model)) => precision(&reached, model),
+            (None, Tested::Parts(parts)) => {
+                parts.models.first().map_or_else(Precision::float32, |model| precision(&reached, model))
+            }
+        },
     };
     let step = |step: &str| progress.step(step);
     let found = match &tested {
@@ -242,8 +246,8 @@ fn tested(args: &Args, file: &str, reached: &reach::Reached, progress: &Progress
     Ok(Tested::Parts(Parts { manifest: made.manifest, models }))
 }
 
-/// The type that a target computes in by itself, whatever the model says.
-pub(super) fn rounding(reached: &reach::Reached, model: &crate::graph::Model) -> DType {
+/// The type that a target computes in by itself, whatever the model says, and what it approximates.
+pub(super) fn precision(reached: &reach::Reached, model: &crate::graph::Model) -> Precision {
     let by_policy = || {
         let target = reached.target.as_ref()?;
         let setting = target.setting(reached.device.as_deref(), None).ok()?;
@@ -254,7 +258,11 @@ pub(super) fn rounding(reached: &reach::Reached, model: &crate::graph::Model) ->
         let policy = target::dtype::policy(&typed, target, &setting, &assessment, wishes).ok()?;
         (policy.rounds != policy.compute).then_some(policy.rounds)
     };
-    reached.rounds.or_else(by_policy).unwrap_or(DType::Float)
+    let approximates = reached.target.iter().flat_map(|target| &target.approximates);
+    Precision {
+        rounds: reached.rounds.or_else(by_policy).unwrap_or(DType::Float),
+        approximates: approximates.map(|(operator, most)| (operator.clone(), *most)).collect(),
+    }
 }
 
 /// The inputs that the user gave, a set for each run they make.

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use super::bisect::{reach_failure, rounding};
+use super::bisect::{precision, reach_failure};
 use super::{Failure, Outcome, progress::Progress, screen};
 use crate::bisect::Suspect;
 use crate::bisect::sweep::{self, Axis, Point};
@@ -83,7 +83,7 @@ pub fn run(args: Args) -> Outcome {
         label: target.label.clone(),
         simulated: target.simulated,
         target: target.target.as_ref(),
-        rounds: rounding(&target, &model),
+        precision: precision(&target, &model),
     };
     let found = sweep::sweep(&model, &axes, reference.engine.as_ref(), &suspect, &|step| progress.step(step));
     progress.done();

@@ -45,7 +45,14 @@ pub struct Noise<'a> {
 impl Noise<'_> {
     /// The noise of float32: two draws.
     pub fn float32() -> Self {
-        Self { dtype: DType::Float, keep: &|_| true, draws: 2, seed: 0, approximated: &[] }
+        Self::of(DType::Float, &[])
+    }
+}
+
+impl<'a> Noise<'a> {
+    /// The noise of a type in every node, and of operators that are only approximated: two draws.
+    pub fn of(dtype: DType, approximated: &'a [(String, f64)]) -> Self {
+        Self { dtype, keep: &|_| false, draws: 2, seed: 0, approximated }
     }
 }
 
@@ -118,7 +125,7 @@ fn run_each(
     Ok(runs)
 }
 
-/// One run of the model with the noise of a type in all of its nodes; another index gives another.
+/// One run of the model with noise; another index gives another.
 ///
 /// # Errors
 /// It does not compile or run.
@@ -126,11 +133,10 @@ pub fn draw(
     engine: &dyn Engine,
     model: &Model,
     inputs: &Tensors,
-    dtype: DType,
+    noise: &Noise,
     index: usize,
 ) -> Result<Tensors, EngineError> {
-    let noise = Noise { dtype, keep: &|_| false, draws: 2, seed: 0, approximated: &[] };
-    run_draw(engine, model, inputs, &noise, index)
+    run_draw(engine, model, inputs, noise, index)
 }
 
 /// Units in the last place by which the louder draws move what they move: ties tip in them.

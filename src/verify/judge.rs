@@ -112,7 +112,8 @@ impl<'a> Judge<'a> {
     }
 
     fn more(&self) -> Result<&Vec<Tensors>, &EngineError> {
-        let run = || MORE.map(|index| noise::draw(self.engine, self.model, self.inputs, DType::Float, index)).collect();
+        let noise = Noise::float32();
+        let run = || MORE.map(|index| noise::draw(self.engine, self.model, self.inputs, &noise, index)).collect();
         self.more.get_or_init(run).as_ref()
     }
 

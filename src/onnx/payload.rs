@@ -110,16 +110,8 @@ impl Payload {
 /// Converts whole elements, rounding to nearest even; NaN stays NaN.
 fn convert_elements(bytes: &[u8], from: DType, to: DType, out: &mut Vec<u8>) {
     match (from, to) {
-        (DType::Float, DType::Bfloat16) => {
-            out.extend(
-                bytes.as_chunks::<4>().0.iter().flat_map(|&e| bfloat16_bits(f32::from_le_bytes(e)).to_le_bytes()),
-            );
-        }
-        (DType::Float, DType::Float16) => {
-            out.extend(
-                bytes.as_chunks::<4>().0.iter().flat_map(|&e| f16::from_f32(f32::from_le_bytes(e)).to_le_bytes()),
-            );
-        }
+        (DType::Float, DType::Bfloat16) => halve(bytes, out, bfloat16_bits),
+        (DType::Float, DType::Float16) => halve(bytes, out, |x| f16::from_f32(x).to_bits()),
         _ => {
             let mut push = |x: f64| match to {
                 DType::Float => out.extend((x as f32).to_le_bytes()),
@@ -134,6 +126,17 @@ fn convert_elements(bytes: &[u8], from: DType, to: DType, out: &mut Vec<u8>) {
                 _ => bytes.as_chunks::<2>().0.iter().for_each(|&e| push(half::bf16::from_le_bytes(e).to_f64())),
             }
         }
+    }
+}
+
+/// Appends each float32 as 16 bits. Into room that is there already, since a growing list is not filled by vectors.
+#[inline]
+fn halve(bytes: &[u8], out: &mut Vec<u8>, bits: impl Fn(f32) -> u16) {
+    let begin = out.len();
+    out.resize(begin + bytes.len() / 2, 0);
+    let room = out[begin..].as_chunks_mut::<2>().0;
+    for (half, &float) in room.iter_mut().zip(bytes.as_chunks::<4>().0) {
+        *half = bits(f32::from_le_bytes(float)).to_le_bytes();
     }
 }
 

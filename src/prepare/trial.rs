@@ -69,7 +69,11 @@ fn culprits(engine: &dyn Engine, part: &Model, error: &EngineError) -> Refused {
         if !seen.contains_key(&kind) && seen.len() >= TRIED {
             continue;
         }
-        let outcome = seen.entry(kind).or_insert_with(|| engine.compile(&alone(part, &[id])).err());
+        // Some are taken only beside others: a DequantizeLinear in front of a Conv. (The error is that of the node alone.)
+        let outcome = seen.entry(kind).or_insert_with(|| {
+            let error = engine.compile(&alone(part, &[id])).err()?;
+            engine.compile(&alone(part, &with_neighbours(graph, id))).err().map(|_| error)
+        });
         if let Some(error) = outcome {
             note(graph, id, error, &mut refused);
         }
@@ -80,6 +84,15 @@ fn culprits(engine: &dyn Engine, part: &Model, error: &EngineError) -> Refused {
         note(graph, id, &error, &mut refused);
     }
     refused
+}
+
+/// A node with those that make what it reads and read what it makes, in order.
+fn with_neighbours(graph: &Graph, id: NodeId) -> Vec<NodeId> {
+    let node = graph.node(id);
+    let makers = node.reads().filter_map(|value| graph.producer(value));
+    let near: HashSet<NodeId> =
+        makers.chain(node.writes().flat_map(|value| graph.consumers(value).to_vec())).chain([id]).collect();
+    graph.nodes().map(|(id, _)| id).filter(|id| near.contains(id)).collect()
 }
 
 /// The node with which the part, grown node by node, no longer compiles.
@@ -169,6 +182,28 @@ mod tests {
         let mut names: Vec<String> = culprits(&engine, &model, &error).into_keys().collect();
         names.sort();
         names
+    }
+
+    /// tract, without models of one node.
+    struct NoneAlone;
+
+    impl Engine for NoneAlone {
+        fn name(&self) -> String {
+            "small".into()
+        }
+
+        fn compile(&self, model: &Model) -> Result<Box<dyn Session>, EngineError> {
+            match model.graph.node_count() {
+                1 => Err(EngineError::Compile { engine: self.name(), code: None, problem: "alone".into() }),
+                _ => Tract.compile(model),
+            }
+        }
+    }
+
+    #[test]
+    fn a_node_that_is_refused_only_alone_is_not_to_blame() {
+        let error = EngineError::Compile { engine: "small".into(), code: None, problem: "something".into() };
+        assert!(culprits(&NoneAlone, &model(), &error).is_empty());
     }
 
     #[test]

@@ -160,6 +160,24 @@ fn sizes_are_not_assumed_where_the_network_stays_on_the_cpu() {
     }
 }
 
+/// tract compiles a square of whole numbers and refuses it when it runs.
+#[test]
+fn what_the_engine_of_the_target_refuses_to_run_goes_to_the_host() {
+    common::ort_library();
+    let folder = tempfile::tempdir().unwrap();
+    let (path, output) = (folder.path().join("square.onnx"), folder.path().join("bundle"));
+    let text = r#"<ir_version: 10, opset_import: ["" : 18]>
+        g (float[4] x, int64[4] n) => (float[4] y, int64[4] m) { y = Exp(x)  two = Add(n, n)  m = Mul(two, two) }"#;
+    porter::onnx::write(&path, &porter::text::parse_model(text).unwrap().to_proto()).unwrap();
+    let m = manifest(&path, "cpu", &output, &[]);
+    let reasons = m["cpu_reasons"].as_array().unwrap();
+    assert_eq!(reasons.len(), 1, "{reasons:?}");
+    assert!(reasons[0]["reason"].as_str().unwrap().contains("does not support I64"), "{reasons:?}");
+    let mut run = common::porter();
+    let done = run.arg("run").arg(&output).output().unwrap();
+    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+}
+
 #[test]
 fn the_same_input_gives_the_same_bytes() {
     let folder = tempfile::tempdir().unwrap();

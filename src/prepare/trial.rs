@@ -1,16 +1,17 @@
-//! A trial: where the target's engine is on this machine, it compiles the parts that were made for it. What it refuses,
-//! though the target's table says that it takes it, goes to the host with the engine's own words as the reason.
+//! A trial: where the target's engine is on this machine, it compiles the parts that were made for it; tract, which
+//! refuses some types only while it runs, runs them once, too. What is refused, though the target's table says that it is
+//! taken, goes to the host with the engine's own words as the reason.
 //!
 //! Tables are read from documentation and measured on one version; an engine knows better what it takes.
 
 use std::collections::{HashMap, HashSet};
 
 use super::Prepared;
-use crate::engine::{Engine, EngineError};
-use crate::graph::{Graph, Model, NodeId, ValueId};
+use crate::engine::{Engine, EngineError, samples};
+use crate::graph::{Graph, Model, NodeId, ValueId, freeze};
 use crate::onnx::DType;
 use crate::reach;
-use crate::target::Target;
+use crate::target::{Reach, Target};
 
 /// The most nodes that are tried by themselves.
 const TRIED: usize = 96;
@@ -47,7 +48,39 @@ pub fn compile(prepared: &Prepared, target: &Target) -> Trial {
         }
         refused.extend(found);
     }
+    if refused.is_empty() && matches!(target.reach, Reach::Tract {}) {
+        refused = refused_in_a_run(&*engine, prepared, &target.name);
+    }
     if refused.is_empty() { Trial::Fine } else { Trial::Refused(refused) }
+}
+
+/// The first node of a part that the engine compiles and does not run on what the parts before it give, and those like it.
+/// Nothing where no inputs can be made up, or where a part for the host does not run: what the model computes is the
+/// check's business.
+fn refused_in_a_run(engine: &dyn Engine, prepared: &Prepared, target: &str) -> Refused {
+    let mut refused = Refused::new();
+    let mut sized = prepared.original.clone();
+    let (sizes, _) = freeze::assumed(&sized);
+    if freeze::freeze(&mut sized, &sizes).is_err() {
+        return refused;
+    }
+    let mut known = samples::for_model(&sized, 0);
+    for (part, model) in prepared.manifest.parts.iter().zip(&prepared.parts) {
+        match engine.run_once(model, &known) {
+            Ok(outputs) => known.extend(outputs),
+            Err(_) => {
+                let own = part.device == target && !part.name.starts_with("host");
+                let runs = |nodes: &[NodeId]| engine.run_once(&alone(model, nodes), &known).err();
+                if let Some((id, error)) = own.then(|| first_that_breaks(model, &runs)).flatten() {
+                    let graph = &model.graph;
+                    let alike = graph.nodes().filter(|(other, _)| kind(graph, *other) == kind(graph, id));
+                    alike.for_each(|(id, _)| note(graph, id, &error, &mut refused));
+                }
+                break;
+            }
+        }
+    }
+    refused
 }
 
 /// The nodes of a part that the engine does not take: the one that it names, and those that it does not take alone; else
@@ -60,12 +93,9 @@ fn culprits(engine: &dyn Engine, part: &Model, error: &EngineError) -> Refused {
     {
         note(graph, id, error, &mut refused);
     }
-    // Nodes of one operator on the same types are taken or refused alike.
     let mut seen: HashMap<String, Option<EngineError>> = HashMap::new();
-    for (id, node) in graph.nodes().filter(|(_, node)| !node.is("Constant")) {
-        let types: Vec<Option<DType>> = node.reads().map(|value| graph.value(value).dtype).collect();
-        let ranks: Vec<Option<usize>> = node.reads().map(|value| graph.value(value).rank()).collect();
-        let kind = format!("{}:{} {types:?} {ranks:?} {:?}", node.domain, node.op_type, node.attributes.len());
+    for (id, _) in graph.nodes().filter(|(_, node)| !node.is("Constant")) {
+        let kind = kind(graph, id);
         if !seen.contains_key(&kind) && seen.len() >= TRIED {
             continue;
         }
@@ -79,11 +109,19 @@ fn culprits(engine: &dyn Engine, part: &Model, error: &EngineError) -> Refused {
         }
     }
     if refused.is_empty()
-        && let Some((id, error)) = first_that_breaks(engine, part)
+        && let Some((id, error)) = first_that_breaks(part, &|nodes| engine.compile(&alone(part, nodes)).err())
     {
         note(graph, id, &error, &mut refused);
     }
     refused
+}
+
+/// Nodes of one operator on the same types and ranks are taken or refused alike.
+fn kind(graph: &Graph, id: NodeId) -> String {
+    let node = graph.node(id);
+    let types: Vec<Option<DType>> = node.reads().map(|value| graph.value(value).dtype).collect();
+    let ranks: Vec<Option<usize>> = node.reads().map(|value| graph.value(value).rank()).collect();
+    format!("{}:{} {types:?} {ranks:?} {:?}", node.domain, node.op_type, node.attributes.len())
 }
 
 /// A node with those that make what it reads and read what it makes, in order.
@@ -95,16 +133,16 @@ fn with_neighbours(graph: &Graph, id: NodeId) -> Vec<NodeId> {
     graph.nodes().map(|(id, _)| id).filter(|id| near.contains(id)).collect()
 }
 
-/// The node with which the part, grown node by node, no longer compiles.
-fn first_that_breaks(engine: &dyn Engine, part: &Model) -> Option<(NodeId, EngineError)> {
+/// The node with which the part, grown node by node, breaks: `breaks` gives the error of some of its nodes.
+fn first_that_breaks(part: &Model, breaks: &dyn Fn(&[NodeId]) -> Option<EngineError>) -> Option<(NodeId, EngineError)> {
     let nodes: Vec<NodeId> = part.graph.nodes().map(|(id, _)| id).collect();
     let (mut good, mut bad) = (0, nodes.len());
-    let mut last = engine.compile(&alone(part, &nodes)).err()?;
+    let mut last = breaks(&nodes)?;
     while bad - good > 1 {
         let middle = good + (bad - good) / 2;
-        match engine.compile(&alone(part, &nodes[..middle])) {
-            Ok(_) => good = middle,
-            Err(error) => (bad, last) = (middle, error),
+        match breaks(&nodes[..middle]) {
+            None => good = middle,
+            Some(error) => (bad, last) = (middle, error),
         }
     }
     Some((nodes[bad - 1], last))

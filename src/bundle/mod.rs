@@ -65,10 +65,7 @@ pub fn read(folder: &Path) -> Result<Manifest, BundleError> {
 /// As [`read`], or the folder cannot be listed.
 pub fn foreign_files(folder: &Path) -> Result<Vec<String>, BundleError> {
     let manifest = read(folder)?;
-    if manifest.files.is_empty() {
-        return Ok(Vec::new()); // an older porter wrote it, and did not say
-    }
-    let own: HashSet<String> = manifest.files.into_iter().collect();
+    let own: HashSet<String> = manifest.files.into_iter().chain([MANIFEST.to_string()]).collect();
     let entries = std::fs::read_dir(folder).map_err(|source| BundleError::io(folder, source))?;
     let names = entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned());
     let mut foreign: Vec<String> = names.filter(|name| !own.contains(name)).collect();

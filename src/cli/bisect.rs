@@ -274,7 +274,7 @@ fn given(args: &Args, tested: &Tested) -> Result<Vec<Tensors>, Failure> {
         Tested::Model(model) => (Wanted::by(model), std::slice::from_ref(model)),
         Tested::Parts(parts) => {
             let first = parts.models.first().cloned().unwrap_or_default();
-            (Wanted::listed(&parts.manifest.inputs, Facts::of(&first)), parts.models.as_slice())
+            (Wanted::listed(&parts.manifest, Facts::of(&first)), parts.models.as_slice())
         }
     };
     let names: Vec<&str> = wanted.slots.iter().map(|slot| slot.name.as_str()).collect();

@@ -95,6 +95,16 @@ pub fn run(args: Args) -> Outcome {
     let folder = args.output.clone().unwrap_or_else(|| default_folder(&args.model, &args.target));
     let name = args.model.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
 
+    let real = |path: &Path| path.canonicalize().ok();
+    if real(&folder).is_some_and(|folder| real(&args.model).is_some_and(|model| model.starts_with(folder))) {
+        return Err(Failure::input(format!(
+            "{} lies in the folder that the bundle would replace",
+            args.model.display()
+        ))
+        .at(folder.display())
+        .help("choose another folder with -o"));
+    }
+
     progress.step("reading");
     let model = crate::load_open(&file)?;
     let mut prepared = prepare::prepare(model, &name, target, &rules, &options, &|step| progress.step(step))

@@ -151,7 +151,7 @@ fn given(args: &Args, subject: &Subject) -> Result<Vec<(String, Tensors)>, Failu
     let mut model = subject.model.clone();
     freeze::freeze(&mut model, &Freeze { shapes: args.shapes.clone(), batch: None }).map_err(Failure::input)?;
     let wanted = match &subject.bundle {
-        Some(parts) => Wanted::listed(&parts.manifest.inputs, Facts::of(&subject.model)),
+        Some(parts) => Wanted::listed(&parts.manifest, Facts::of(&subject.model)),
         None => Wanted::by(&model),
     };
     let names: Vec<&str> = wanted.slots.iter().map(|slot| slot.name.as_str()).collect();

@@ -20,8 +20,10 @@ const CHANGED: &[(&str, i64)] = &[
     ("Split", 13),
     ("Squeeze", 13),
     ("Unsqueeze", 13),
+    ("Resize", 13),
     ("BatchNormalization", 14),
     ("Reshape", 14),
+    ("RoiAlign", 16),
     ("ReduceL1", 18),
     ("ReduceL2", 18),
     ("ReduceLogSum", 18),
@@ -32,6 +34,10 @@ const CHANGED: &[(&str, i64)] = &[
     ("ReduceProd", 18),
     ("ReduceSumSquare", 18),
     ("Split", 18),
+    ("AveragePool", 19),
+    ("Resize", 19),
+    ("DFT", 20),
+    ("GridSample", 20),
     ("GroupNormalization", 21),
 ];
 
@@ -89,11 +95,13 @@ fn reads_alike(function: &FunctionProto, one: i64, other: i64) -> bool {
 type Functions = HashMap<(String, String, String), FunctionProto>;
 
 fn inline_graph(graph: &mut Graph, functions: &Functions, depth: usize, made: &mut usize) -> Result<(), GraphError> {
-    for id in graph.node_ids() {
+    // An unnamed node is named by its place, which is another once calls before it are gone.
+    let labels: Vec<(NodeId, String)> = graph.node_ids().into_iter().map(|id| (id, graph.label(id))).collect();
+    for (id, label) in labels {
         let node = graph.node(id);
         let key = (node.domain.clone(), node.op_type.clone(), node.overload.clone().unwrap_or_default());
         match functions.get(&key) {
-            Some(function) => inline_call(graph, id, function, functions, depth, made)?,
+            Some(function) => inline_call(graph, (id, label), function, functions, depth, made)?,
             None => {
                 if graph.node(id).subgraphs().next().is_some() {
                     let mut result = Ok(());
@@ -113,13 +121,13 @@ fn inline_graph(graph: &mut Graph, functions: &Functions, depth: usize, made: &m
 
 fn inline_call(
     graph: &mut Graph,
-    id: NodeId,
+    (id, prefix): (NodeId, String),
     function: &FunctionProto,
     functions: &Functions,
     depth: usize,
     made: &mut usize,
 ) -> Result<(), GraphError> {
-    let place = format!("node '{}'", graph.label(id));
+    let place = format!("node '{prefix}'");
     let name = function.name.as_deref().unwrap_or_default();
     if depth > MAX_DEPTH {
         return Err(GraphError::new(place, format!("function '{name}' calls itself")));
@@ -128,7 +136,6 @@ fn inline_call(
     if *made > MAX_NODES {
         return Err(GraphError::new(place, format!("calls of functions come to more than {MAX_NODES} nodes")));
     }
-    let prefix = graph.label(id);
     let call = graph.remove_node(id);
     if call.inputs.len() > function.input.len() || call.outputs.len() > function.output.len() {
         return Err(GraphError::new(place, format!("gives function '{name}' more inputs or outputs than it has")));
@@ -161,7 +168,7 @@ fn inline_call(
             Some(new)
         });
     }
-    for (_, node) in body.nodes() {
+    for (inner, node) in body.nodes() {
         let mut node = node.clone();
         let renamed =
             |ids: &[Option<ValueId>]| ids.iter().map(|id| id.and_then(|id| map.get(&id).copied().flatten())).collect();
@@ -173,8 +180,7 @@ fn inline_call(
             .map(|(capture, outer)| (body.value(capture).name.clone(), graph.value(outer).name.clone()))
             .collect();
         rename_captures(&mut node, &renamed);
-        node.name =
-            if node.name.is_empty() { format!("{prefix}/{}", node.op_type) } else { format!("{prefix}/{}", node.name) };
+        node.name = format!("{prefix}/{}", body.label(inner));
         graph.add_node(node);
     }
     for (inner, outer) in aliases {

@@ -104,6 +104,11 @@ impl Graph {
         self.sequence.iter().filter_map(|&id| Some((id, self.nodes[id.0 as usize].as_ref()?)))
     }
 
+    /// Inputs of the file that have an initializer as well: a default, which the caller may override.
+    pub fn inputs_with_default(&self) -> Vec<ValueId> {
+        self.listed_inputs.iter().copied().filter(|&id| self.initializer(id).is_some()).collect()
+    }
+
     /// The ids of every node, in topological order.
     pub fn node_ids(&self) -> Vec<NodeId> {
         self.nodes().map(|(id, _)| id).collect()

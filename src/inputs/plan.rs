@@ -84,6 +84,8 @@ pub struct Plan {
     arrays: IndexMap<String, Vec<Array>>,
     /// Pictures by input.
     pictures: IndexMap<String, Pictures>,
+    /// Whether the first size is a batch, see [`Wanted::batched`].
+    batched: bool,
     /// Which input shows what the model sees, where arrays were given.
     shown: Option<PictureInput>,
     /// Elements of one array that are spread over the runs, and how many a run takes.
@@ -103,6 +105,7 @@ impl Plan {
             slots: wanted.slots.clone(),
             arrays: IndexMap::new(),
             pictures: IndexMap::new(),
+            batched: wanted.batched,
             shown: wanted.picture(),
             split: None,
             batch: options.batch.unwrap_or(1).max(1),
@@ -281,7 +284,7 @@ impl Plan {
             let alone = self.arrays.get(&slot.name).is_some_and(|list| list.len() == 1);
             let fits =
                 rest.len() + 1 == dims.len() && rest.iter().zip(&dims[1..]).all(|(size, dim)| accepts(dim, *size));
-            if !alone || !fits || *elements < batch || batch < 1 {
+            if !self.batched || !alone || !fits || *elements < batch || batch < 1 {
                 continue; // the check of sizes says what is wrong with it
             }
             let spread = (*elements as usize, batch as usize);

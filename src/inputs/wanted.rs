@@ -1,7 +1,7 @@
 //! What a model takes: its inputs, and which of them is a picture.
 
 use super::picture::{Fitting, PictureInput};
-use crate::bundle::manifest::{Size, TensorType};
+use crate::bundle::manifest::{Manifest, Size, TensorType};
 use crate::graph::{Dim, Model};
 use crate::onnx::DType;
 use crate::target::Facts;
@@ -22,7 +22,18 @@ pub struct Slot {
 pub struct Wanted {
     /// Its inputs, in its order.
     pub slots: Vec<Slot>,
+    /// Whether the first size of everything that goes in and comes out is one fixed number: a batch, whose elements can
+    /// go into several runs. A first size that is not everywhere may be time, along which nothing can be cut.
+    pub batched: bool,
     facts: Facts,
+}
+
+/// Whether all of these begin with the same fixed size; what is a single number does not count.
+fn begin_alike(shapes: &[Option<&[Dim]>]) -> bool {
+    let first = |dims: &Option<&[Dim]>| dims.map(|dims| dims.first().map(Dim::fixed));
+    let mut sizes = shapes.iter().map(first).filter(|size| !matches!(size, Some(None)));
+    let Some(Some(Some(Some(size)))) = sizes.next() else { return false };
+    sizes.all(|other| other == Some(Some(Some(size))))
 }
 
 impl Slot {
@@ -48,7 +59,10 @@ impl Wanted {
             let value = model.graph.value(id);
             Slot { name: value.name.clone(), dtype: value.dtype, dims: value.shape.clone() }
         };
-        Self { slots: model.graph.inputs.iter().map(slot).collect(), facts: Facts::of(model) }
+        let ends = model.graph.inputs.iter().chain(&model.graph.outputs);
+        let shapes: Vec<Option<&[Dim]>> = ends.map(|&id| model.graph.value(id).shape.as_deref()).collect();
+        let slots = model.graph.inputs.iter().map(slot).collect();
+        Self { slots, batched: begin_alike(&shapes), facts: Facts::of(model) }
     }
 
     /// The same, with pictures of this height and width where the model leaves both free.
@@ -58,18 +72,20 @@ impl Wanted {
     }
 
     /// What a bundle takes: the inputs its manifest lists, with the facts of the model it was made from.
-    pub fn listed(inputs: &[TensorType], facts: Facts) -> Self {
+    pub fn listed(manifest: &Manifest, facts: Facts) -> Self {
+        let Manifest { inputs, outputs, .. } = manifest;
         let dim = |size: &Size| match size {
             Size::Fixed(size) => Dim::Fixed(*size),
             Size::Named(name) if name == "?" => Dim::Unknown,
             Size::Named(name) => Dim::Symbol(name.clone()),
         };
-        let slot = |input: &TensorType| Slot {
-            name: input.name.clone(),
-            dtype: input.dtype,
-            dims: input.shape.as_ref().map(|sizes| sizes.iter().map(dim).collect()),
+        let dims = |tensor: &TensorType| -> Option<Vec<Dim>> {
+            tensor.shape.as_ref().map(|sizes| sizes.iter().map(dim).collect())
         };
-        Self { slots: inputs.iter().map(slot).collect(), facts }
+        let slot = |input: &TensorType| Slot { name: input.name.clone(), dtype: input.dtype, dims: dims(input) };
+        let all: Vec<Option<Vec<Dim>>> = inputs.iter().chain(outputs).map(dims).collect();
+        let shapes: Vec<Option<&[Dim]>> = all.iter().map(Option::as_deref).collect();
+        Self { slots: inputs.iter().map(slot).collect(), batched: begin_alike(&shapes), facts }
     }
 
     /// The input of that name.

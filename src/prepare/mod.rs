@@ -88,6 +88,10 @@ pub enum PrepareError {
         "rule {rule} changed what {nodes} compute: the largest difference is {max_abs:e}. This is a fault of the rule; leave it out of the target's `rewrites`"
     )]
     Disproved { rule: String, nodes: String, max_abs: f64 },
+    #[error(
+        "rule {rule} changed what {nodes} compute: {why}. This is a fault of the rule; leave it out of the target's `rewrites`"
+    )]
+    Misshapen { rule: String, nodes: String, why: String },
     #[error(transparent)]
     Dtype(#[from] DtypeError),
     #[error(transparent)]

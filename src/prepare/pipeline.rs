@@ -10,7 +10,7 @@ use crate::graph::{Graph, GraphError, Model, Node, NodeId, ValueId, flops, fold,
 use crate::onnx::DType;
 use crate::partition::{self, Device, Plan};
 use crate::postprocess;
-use crate::rewrite::{self, Rule, RuleSet};
+use crate::rewrite::{self, ProofError, Rule, RuleSet};
 use crate::target::{self, Answer, Cost, Head, QuirkHit, Target};
 
 /// Operators that choose among predictions: where a detector's own answer begins.
@@ -101,6 +101,17 @@ fn contracts(graph: &Graph) -> bool {
     graph.nodes().any(|(_, node)| CONTRACTIONS.iter().any(|op| node.is(op)) || inside(node))
 }
 
+/// Inputs that have a default, which a caller may give from IR version 4 on. Where every weight is listed as an input, as some
+/// exporters do, it means nothing.
+fn defaults(model: &Model) -> Vec<String> {
+    let graph = &model.graph;
+    let listed = graph.inputs_with_default();
+    match model.ir_version >= 4 && listed.len() < graph.initializers().count() {
+        true => listed.iter().map(|&id| graph.value(id).name.clone()).collect(),
+        false => Vec::new(),
+    }
+}
+
 fn attempt(mut model: Model, wishes: &Wishes, step: &dyn Fn(&str)) -> Result<Prepared, PrepareError> {
     let Wishes { file, target, rules, options, assume, refused } = *wishes;
     let setting = target.setting(options.device.as_deref(), options.toolchain.as_deref())?;
@@ -120,6 +131,7 @@ fn attempt(mut model: Model, wishes: &Wishes, step: &dyn Fn(&str)) -> Result<Pre
         return Err(GraphError::new(place, problem).into());
     }
     inline::inline_functions(&mut model)?;
+    let fixed = defaults(&model);
     let assumed = match assume {
         true => freeze::settle(&mut model, &options.freeze)?,
         false => freeze::freeze(&mut model, &options.freeze).map(|()| Vec::new())?,
@@ -220,7 +232,7 @@ fn attempt(mut model: Model, wishes: &Wishes, step: &dyn Fn(&str)) -> Result<Pre
     let final_answer = head == Head::Host || facts.end2end.is_none() && !cut;
     let postprocess =
         postprocess::describe(&model.graph, &facts, &model.graph.outputs, final_answer && facts.end2end != Some(false));
-    let quirks = quirk_records(&met.quirks, &assessment.quirks, &plan, &policy);
+    let quirks = quirk_records(&met.quirks, &assessment.quirks, &plan, &policy, &rewrites);
     let unanswered = quirks.iter().filter(|quirk| !quirk.answered).map(|quirk| {
         format!(
             "{}: {} ({}). Nodes: {}",
@@ -231,6 +243,12 @@ fn attempt(mut model: Model, wishes: &Wishes, step: &dyn Fn(&str)) -> Result<Pre
         )
     });
     warnings.extend(unanswered);
+    if !fixed.is_empty() {
+        warnings.push(format!(
+            "inputs with a value of their own keep it and are no inputs of the bundle: {}",
+            fixed.join(", ")
+        ));
+    }
     if !plan.parts.iter().any(|part| part.device == Device::Target) {
         let warning = match target.name.as_str() {
             "cpu" => "the cost of a border leaves nothing to cut: the host's engine runs everything".to_string(),
@@ -445,6 +463,11 @@ fn record(
             Ok(proof) => {
                 Ok(manifest::Rewrite { max_abs: Some(proof.max_abs), cosine: Some(proof.cosine), ..entry(one) })
             }
+            Err(why @ (ProofError::Output { .. } | ProofError::Count { .. })) => Err(PrepareError::Misshapen {
+                rule: one.rule.clone(),
+                nodes: one.nodes.join(", "),
+                why: why.to_string(),
+            }),
             Err(why) => Ok(manifest::Rewrite { unproven: Some(why.to_string()), ..entry(one) }),
         })
         .collect()
@@ -456,6 +479,7 @@ fn quirk_records(
     after: &[QuirkHit],
     plan: &Plan,
     policy: &target::dtype::Policy,
+    rewrites: &[manifest::Rewrite],
 ) -> Vec<manifest::QuirkHit> {
     let on_cpu = |id: &NodeId| plan.cpu_reasons.iter().any(|reason| reason.node == *id);
     let record = |hit: &QuirkHit, answered: bool| manifest::QuirkHit {
@@ -464,6 +488,8 @@ fn quirk_records(
         nodes: hit.nodes.clone(),
         symptom: hit.symptom.to_string(),
         answer: hit.answer.as_ref().map(|answer| match answer {
+            // A rule that was not applied avoided nothing: the nodes went to the CPU.
+            Answer::Rule(rule) if answered && rewrites.iter().all(|one| one.rule != *rule) => "cut".into(),
             Answer::Rule(rule) => rule.clone(),
             Answer::Cut => "cut".into(),
             Answer::Dtype => "dtype".into(),

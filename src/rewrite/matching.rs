@@ -232,6 +232,18 @@ impl Search<'_> {
         inputs
     }
 
+    /// Whether a constant gives an elementwise result more dimensions than the other operand has: it is not its number
+    /// alone, then, that it stands for.
+    fn adds_dimensions(&self, constant: &Tensor, node: &Node) -> bool {
+        let elementwise = ["Add", "Sub", "Mul", "Div", "Pow", "Max", "Min"].contains(&node.op_type.as_str());
+        let rank = constant.dims().len();
+        elementwise && rank > 0 && {
+            let others = node.reads().filter(|&value| self.graph.constant(value).is_none());
+            let ranks: Option<Vec<usize>> = others.map(|value| self.graph.value(value).rank()).collect();
+            ranks.is_none_or(|ranks| ranks.into_iter().max().is_some_and(|most| rank > most))
+        }
+    }
+
     fn inputs(&self, wanted: &PatternNode, node: &Node, swap: bool, partial: &mut Partial) -> bool {
         let mut inputs = self.modern_inputs(node);
         if swap {
@@ -256,9 +268,10 @@ impl Search<'_> {
                     (*optional || !matches!(bound, Bound::Absent)) && self.bind(*slot, bound, partial)
                 }
                 PatternInput::Constant(literal) => match left.next() {
-                    Some(Bound::Value(value)) => {
-                        self.graph.constant(value).is_some_and(|tensor| equals(literal, &tensor))
-                    }
+                    Some(Bound::Value(value)) => self
+                        .graph
+                        .constant(value)
+                        .is_some_and(|tensor| equals(literal, &tensor) && !self.adds_dimensions(&tensor, node)),
                     Some(Bound::Virtual(tensor)) => equals(literal, &tensor),
                     _ => false,
                 },
@@ -550,7 +563,8 @@ fn value_fields(graph: &Graph, bound: &Bound, place: i64, fields: &BTreeSet<Stri
     set("rank", &|| or_null(shape().map(|dims| CelValue::Int(dims.len() as i64))));
     set("size", &|| {
         let sizes: Option<Vec<i64>> = shape().and_then(|dims| dims.iter().map(Dim::fixed).collect());
-        or_null(sizes.map(|sizes| CelValue::Int(sizes.iter().product())))
+        let size = sizes.and_then(|sizes| sizes.into_iter().try_fold(1i64, i64::checked_mul));
+        or_null(size.map(CelValue::Int))
     });
     set("dtype", &|| or_null(dtype().map(|dtype| CelValue::String(Arc::new(dtype.name().to_string())))));
     set("is_constant", &|| CelValue::Bool(tensor().is_some()));

@@ -107,7 +107,7 @@ impl Program {
         let head = manifest.postprocess.as_ref().and_then(|post| Head::of(post, &facts, &manifest.outputs));
         Ok(Self {
             pieces,
-            wanted: Wanted::listed(&manifest.inputs, facts.clone()),
+            wanted: Wanted::listed(&manifest, facts.clone()),
             head: head.filter(|head| head.reads(&manifest.outputs)),
             outputs: manifest.outputs,
             facts,

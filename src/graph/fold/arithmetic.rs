@@ -234,7 +234,15 @@ impl Call<'_> {
                 return None;
             }
             let steps = steps.max(0.0) as usize;
-            Some(Array::from_elements(vec![steps], (0..steps).map(|i| start + i as T * delta)))
+            // Step by step, with the roundings that add up so, as ONNX Runtime does it.
+            let mut value = start;
+            let mut step = |index: usize| {
+                if index > 0 {
+                    value += delta;
+                }
+                value
+            };
+            Some(Array::from_elements(vec![steps], (0..steps).map(&mut step)))
         })
     }
 }

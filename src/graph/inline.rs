@@ -44,7 +44,7 @@ const CHANGED: &[(&str, i64)] = &[
 /// How deep functions may call each other; deeper is a recursion.
 const MAX_DEPTH: usize = 64;
 /// How many nodes calls may come to: functions that call each other twice grow without end in a file of nothing.
-const MAX_NODES: usize = 10_000_000;
+const MAX_NODES: usize = 500_000;
 
 /// Inlines every call of a model-local function, in subgraphs too, and drops the functions.
 ///

@@ -56,6 +56,10 @@ impl Folder {
         if !self.roots.iter().any(|root| real.starts_with(root)) {
             return Err(outside());
         }
+        // A pipe would be waited for without end.
+        if !real.is_file() {
+            return Err("is not a file".into());
+        }
         let file = super::read::map(&real).map_err(|error| format!("cannot be opened: {error}"))?;
         mapped.insert(location.to_string(), file.clone());
         Ok(file)

@@ -424,6 +424,9 @@ fn conclude(
         Some(finding) => {
             format!("the bundle does not compute what the model computes: output {}: {}", finding.name, finding.reason)
         }
+        None if verdict == Verdict::Unclear => format!(
+            "nothing is shown to be wrong on {samples} samples ({engine}), nor right: rounding alone makes as much of a difference"
+        ),
         None => format!("every output agrees on {samples} samples ({engine})"),
     };
     let (passed, status) = (verdict != Verdict::Differs, status.into());

@@ -1,6 +1,6 @@
 //! The pipeline itself, step by step.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use super::trial::{self, Refused, Trial};
 use super::{Options, PrepareError, Prepared, lowering, ranges, script};
@@ -101,6 +101,23 @@ fn contracts(graph: &Graph) -> bool {
     graph.nodes().any(|(_, node)| CONTRACTIONS.iter().any(|op| node.is(op)) || inside(node))
 }
 
+/// Gives nodes that share a name names of their own; the first keeps it. ONNX means nothing by a node's name, but ONNX
+/// Runtime refuses a model in which two are alike.
+fn name_apart(graph: &mut Graph) {
+    let mut taken: HashSet<String> = graph.nodes().map(|(_, node)| node.name.clone()).collect();
+    let mut seen: HashSet<String> = HashSet::new();
+    for id in graph.node_ids() {
+        let name = graph.node(id).name.clone();
+        if name.is_empty() || seen.insert(name.clone()) {
+            continue;
+        }
+        let fresh = (2..).map(|index| format!("{name}_{index}")).find(|fresh| !taken.contains(fresh));
+        let fresh = fresh.unwrap_or(name);
+        taken.insert(fresh.clone());
+        graph.node_mut(id).name = fresh;
+    }
+}
+
 /// Inputs that have a default, which a caller may give from IR version 4 on. Where every weight is listed as an input, as some
 /// exporters do, it means nothing.
 fn defaults(model: &Model) -> Vec<String> {
@@ -136,9 +153,10 @@ fn attempt(mut model: Model, wishes: &Wishes, step: &dyn Fn(&str)) -> Result<Pre
         true => freeze::settle(&mut model, &options.freeze)?,
         false => freeze::freeze(&mut model, &options.freeze).map(|()| Vec::new())?,
     };
-    let original = model.clone();
+    name_apart(&mut model.graph);
     let interface = |graph: &Graph, ids: &[ValueId]| ids.iter().map(|&id| TensorType::of(graph.value(id))).collect();
     shapes::infer(&mut model)?;
+    let original = model.clone();
     let folded = fold::fold_constants(&mut model)?;
 
     step("rewriting");
@@ -251,7 +269,7 @@ fn attempt(mut model: Model, wishes: &Wishes, step: &dyn Fn(&str)) -> Result<Pre
     }
     if !plan.parts.iter().any(|part| part.device == Device::Target) {
         let warning = match target.name.as_str() {
-            "cpu" => "the cost of a border leaves nothing to cut: the host's engine runs everything".to_string(),
+            "cpu" => "no part is left to tract: the host's engine runs everything".to_string(),
             name => format!("{name} takes no node of this model: everything runs on the CPU"),
         };
         warnings.push(warning);

@@ -6,7 +6,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::Prepared;
+use super::{Prepared, check};
 use crate::engine::{Engine, EngineError, samples};
 use crate::graph::{Graph, Model, NodeId, ValueId, freeze};
 use crate::onnx::DType;
@@ -65,20 +65,24 @@ fn refused_in_a_run(engine: &dyn Engine, prepared: &Prepared, target: &str) -> R
         return refused;
     }
     let mut known = samples::for_model(&sized, 0);
+    let hosts = check::engines(&mut Vec::new());
     for (part, model) in prepared.manifest.parts.iter().zip(&prepared.parts) {
-        match engine.run_once(model, &known) {
-            Ok(outputs) => known.extend(outputs),
-            Err(_) => {
-                let own = part.device == target && !part.name.starts_with("host");
-                let runs = |nodes: &[NodeId]| engine.run_once(&alone(model, nodes), &known).err();
-                if let Some((id, error)) = own.then(|| first_that_breaks(model, &runs)).flatten() {
-                    let graph = &model.graph;
-                    let alike = graph.nodes().filter(|(other, _)| kind(graph, *other) == kind(graph, id));
-                    alike.for_each(|(id, _)| note(graph, id, &error, &mut refused));
-                }
-                break;
-            }
+        let own = part.device == target && !part.name.starts_with("host");
+        let outcome = match own {
+            true => engine.run_once(model, &known).ok(),
+            false => hosts.iter().find_map(|host| host.run_once(model, &known).ok()),
+        };
+        if let Some(outputs) = outcome {
+            known.extend(outputs);
+            continue;
         }
+        let runs = |nodes: &[NodeId]| engine.run_once(&alone(model, nodes), &known).err();
+        if let Some((id, error)) = own.then(|| first_that_breaks(model, &runs)).flatten() {
+            let graph = &model.graph;
+            let alike = graph.nodes().filter(|(other, _)| kind(graph, *other) == kind(graph, id));
+            alike.for_each(|(id, _)| note(graph, id, &error, &mut refused));
+        }
+        break;
     }
     refused
 }

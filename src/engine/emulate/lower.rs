@@ -4,7 +4,10 @@ use std::collections::{HashMap, HashSet};
 
 use super::{DOMAIN, ROUND, is_half, rounded, types};
 use crate::graph::{AttributeValue, Graph, Model, Node, NodeId, ValueId};
-use crate::onnx::DType;
+use crate::onnx::{DType, Tensor};
+
+/// The largest finite float16.
+const FLOAT16_MAX: f32 = 65504.0;
 
 /// Operators whose results are among their inputs' values: what is rounded stays so.
 const MOVES: &[&str] = &[
@@ -146,7 +149,22 @@ fn round_output(graph: &mut Graph, node: NodeId, index: usize, output: ValueId, 
     let (name, shape) = (graph.value(output).name.clone(), graph.value(output).shape.clone());
     let exact = graph.add_typed_value(&format!("{name}_exact"), Some(DType::Float), shape);
     graph.set_output(node, index, Some(exact));
-    graph.add_node(rounding(&name, exact, output, dtype));
+    let within = within(graph, &name, exact, dtype);
+    graph.add_node(rounding(&name, within, output, dtype));
+}
+
+/// The value with numbers beyond float16's largest brought back to it, as accelerators do. What float16 makes of a model is
+/// wanted here as a measure of its noise, and an infinity measures nothing.
+fn within(graph: &mut Graph, name: &str, value: ValueId, dtype: DType) -> ValueId {
+    if dtype != DType::Float16 {
+        return value;
+    }
+    let shape = graph.value(value).shape.clone();
+    let low = graph.add_initializer(Tensor::from_f32(format!("{name}_lowest"), &[], &[-FLOAT16_MAX]));
+    let high = graph.add_initializer(Tensor::from_f32(format!("{name}_highest"), &[], &[FLOAT16_MAX]));
+    let within = graph.add_typed_value(&format!("{name}_within"), Some(DType::Float), shape);
+    graph.add_node(Node::new("Clip", [value, low, high], [within]).named(format!("{name}_within")));
+    within
 }
 
 fn rounding(name: &str, from: ValueId, to: ValueId, dtype: DType) -> Node {
@@ -190,8 +208,10 @@ fn lower_graph(
             continue;
         }
         let node = graph.node(id);
-        // A constant is rounded by whoever reads it.
-        if node.is("Constant") || keep(node) {
+        // A constant is rounded by whoever reads it. What makes or reads lists of tensors hands them on as they are.
+        let lists =
+            (node.op_type.contains("Sequence") && !node.is("ReverseSequence")) || node.op_type.contains("Optional");
+        if node.is("Constant") || lists || keep(node) {
             continue;
         }
         let moves = moves(node);
@@ -233,12 +253,24 @@ fn lower_graph(
 fn rounded_copy(graph: &mut Graph, value: ValueId, to: DType, depth: usize) -> ValueId {
     let inner = if depth > 0 { format!("_{depth}") } else { String::new() };
     let name = format!("{}_rounded{inner}", graph.value(value).name);
-    if let Some(tensor) = graph.initializer(value).and_then(|tensor| rounded(tensor, to)) {
+    if let Some(tensor) = graph.initializer(value).and_then(|tensor| rounded(&finite(tensor, to), to)) {
         return graph.add_initializer(tensor.renamed(&name));
     }
     let shape = graph.value(value).shape.clone();
     let copy = graph.add_typed_value(&name, Some(DType::Float), shape);
-    let node = rounding(&name, value, copy, to);
-    graph.add_node(node);
+    let value = within(graph, &name, value, to);
+    graph.add_node(rounding(&name, value, copy, to));
     copy
+}
+
+/// A weight as [`within`] has it.
+fn finite(tensor: &Tensor, to: DType) -> Tensor {
+    let values = (to == DType::Float16 && tensor.dtype() == DType::Float).then(|| tensor.to_f32s().ok()).flatten();
+    match values {
+        Some(values) if values.iter().any(|x| x.abs() > FLOAT16_MAX) => {
+            let values: Vec<f32> = values.into_iter().map(|x| x.clamp(-FLOAT16_MAX, FLOAT16_MAX)).collect();
+            Tensor::from_f32(tensor.name(), tensor.dims(), &values)
+        }
+        _ => tensor.clone(),
+    }
 }

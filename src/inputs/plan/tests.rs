@@ -1,12 +1,15 @@
 use super::*;
 use crate::graph::builder::Build;
+use crate::graph::shapes;
 use crate::inputs::{expand, write};
 
 fn model(inputs: &[(&str, DType, &[i64])]) -> Model {
     let mut build = Build::new();
     let ids: Vec<_> = inputs.iter().map(|(name, dtype, dims)| build.input(name, *dtype, dims)).collect();
     let y = build.op("Relu", "relu", &ids[..1]);
-    build.finish(&[y])
+    let mut model = build.finish(&[y]);
+    shapes::infer(&mut model).unwrap();
+    model
 }
 
 struct Folder(tempfile::TempDir);
@@ -114,6 +117,17 @@ fn an_array_of_many_elements_is_spread_over_runs() {
 }
 
 #[test]
+fn what_is_no_batch_is_not_cut_into_runs() {
+    let folder = Folder::new();
+    // The first size of `x` is time: what comes out has another.
+    let model = model(&[("state", DType::Float, &[1, 2]), ("x", DType::Float, &[2, 3])]);
+    let state = folder.arrays("state.npz", &[Tensor::from_f32("state", &[1, 2], &[0.0; 2])]);
+    let x = folder.arrays("x.npz", &[Tensor::from_f32("x", &[4, 3], &[0.0; 12])]);
+    let told = folder.told(plan_of(&model, &[state, x], &Options::default()));
+    assert_eq!(told, "<folder>/x.npz: input 'x': is [4,3], and the model takes float32[2,3]");
+}
+
+#[test]
 fn several_archives_are_several_runs_and_one_serves_all() {
     let folder = Folder::new();
     let model = model(&[("x", DType::Float, &[1, 2]), ("state", DType::Float, &[1])]);
@@ -142,16 +156,16 @@ fn nothing_given_is_made_up() {
 }
 
 #[test]
-fn pictures_and_a_spread_array_each_keep_their_own_batch() {
+fn pictures_and_a_spread_array_go_run_by_run() {
     let folder = Folder::new();
-    let model = model(&[("images", DType::Float, &[1, 3, 32, 32]), ("boxes", DType::Float, &[2, 4])]);
+    let model = model(&[("images", DType::Float, &[1, 3, 32, 32]), ("boxes", DType::Float, &[1, 4])]);
     let mut given: Vec<String> = (0..4).map(|i| folder.picture(&format!("{i}.png"), 32, 32, i * 60)).collect();
-    let values: Vec<f32> = (0..32).map(|i| i as f32).collect();
-    given.push(folder.arrays("boxes.npz", &[Tensor::from_f32("boxes", &[8, 4], &values)]));
+    let values: Vec<f32> = (0..16).map(|i| i as f32).collect();
+    given.push(folder.arrays("boxes.npz", &[Tensor::from_f32("boxes", &[4, 4], &values)]));
     let plan = plan_of(&model, &given, &Options::default()).unwrap();
     assert_eq!((plan.runs(), plan.pictures()), (4, 4));
     let feed = plan.load(3, std::slice::from_ref(&model), false).unwrap();
-    assert_eq!(feed.tensors["boxes"].to_f32s().unwrap(), values[24..]);
+    assert_eq!(feed.tensors["boxes"].to_f32s().unwrap(), values[12..]);
     assert_eq!((feed.tensors["images"].dims(), feed.frames.len()), (&[1, 3, 32, 32][..], 1));
     assert!(feed.frames[0].name.ends_with("3.png"));
 }

@@ -24,20 +24,22 @@ impl Random {
     }
 }
 
-/// The middle of many times.
-fn median(mut work: impl FnMut()) -> Duration {
-    for _ in 0..20 {
-        work();
-    }
-    let mut times: Vec<Duration> = (0..301)
-        .map(|_| {
+/// The middle of many times of each; they take turns, so that a machine that slows down slows all of them down.
+fn medians<const N: usize>(mut works: [&mut dyn FnMut(); N]) -> [Duration; N] {
+    let mut times: [Vec<Duration>; N] = std::array::from_fn(|_| Vec::new());
+    for round in 0..1020 {
+        for (work, times) in works.iter_mut().zip(&mut times) {
             let start = Instant::now();
             work();
-            start.elapsed()
-        })
-        .collect();
-    times.sort();
-    times[times.len() / 2]
+            if round >= 20 {
+                times.push(start.elapsed());
+            }
+        }
+    }
+    times.map(|mut times| {
+        times.sort();
+        times[times.len() / 2]
+    })
 }
 
 /// One plain pass: the largest of the numbers, as fast as the machine reads them.
@@ -100,15 +102,17 @@ fn main() {
     let noise: Vec<f32> = (0..(4 + CLASSES) * ANCHORS).map(|_| random.unit()).collect();
     let real = frame(30, 15);
     for (what, values) in [("uniform noise", &noise), ("a frame of 30 things", &real)] {
-        let pass = median(|| {
-            black_box(plain_pass(black_box(values)));
-        });
-        let best = median(|| {
-            black_box(top_k(black_box(&values[4 * ANCHORS..]), ANCHORS, 300, f32::NEG_INFINITY));
-        });
-        let sure = median(|| {
-            black_box(top_k(black_box(&values[4 * ANCHORS..]), ANCHORS, 300, 0.25));
-        });
+        let [pass, best, sure] = medians([
+            &mut || {
+                black_box(plain_pass(black_box(values)));
+            },
+            &mut || {
+                black_box(top_k(black_box(&values[4 * ANCHORS..]), ANCHORS, 300, f32::NEG_INFINITY));
+            },
+            &mut || {
+                black_box(top_k(black_box(&values[4 * ANCHORS..]), ANCHORS, 300, 0.25));
+            },
+        ]);
         println!(
             "{what:<22} plain pass {:>7}   best 300 {:>7} ({:.2} passes)   best 300 above 0.25 {:>7}",
             us(pass),
@@ -120,9 +124,9 @@ fn main() {
     for (objects, each) in [(10, 10), (30, 15), (100, 20)] {
         let values = frame(objects, each);
         let kept = nms(&values, 0.25);
-        let took = median(|| {
+        let [took] = medians([&mut || {
             black_box(nms(black_box(&values), 0.25));
-        });
+        }]);
         println!("class-aware suppression, {objects} things in {} boxes: {kept} kept, {}", objects * each, us(took));
     }
 }

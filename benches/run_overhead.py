@@ -3,11 +3,15 @@
 
     python3 benches/run_overhead.py                 medians of 7 rounds
     python3 benches/run_overhead.py -n 15 -o FILE   medians of 15; the report goes to FILE as well
+    python3 benches/run_overhead.py --runs 200      longer loops, which weigh the first run less
 
-Needs a release build of porter and what tests/run.py installs. Both sides read one file with 24 different inputs and run
-them one after the other, round after round in turns. The time is that of the loop: compiling is not in it. porter loads
-each input, runs it and reads the answer; the bare loop has its inputs in memory and throws the outputs away, so the
-comparison is against porter.
+Needs a release build of porter and what tests/run.py installs. Both sides read one file with different inputs and run
+them one after the other, round after round in turns. The time is that of the loop over all inputs, the first run with
+its allocations included on both sides; reading the file and compiling is not in it. Where both differ, it is against
+porter: it cuts each input out of the file, looks for NaN in it, reads what the answer says, and keeps that; the bare loop
+has its inputs in memory and throws the outputs away. "All of it" is what the whole command takes for an input, from its
+start to its end: reading, hashing, compiling and writing JSON are in it, and the more inputs there are the less they
+weigh. A figure for as many threads as the machine has cores means something only while nothing else runs there.
 """
 
 import argparse
@@ -17,11 +21,11 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 MODELS = REPOSITORY / "tests" / "models"
-RUNS = 24
 BARE = """
 import sys, time, numpy, onnxruntime
 model, inputs, threads = sys.argv[1:]
@@ -31,7 +35,6 @@ options.log_severity_level = 3
 session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 (name, all_inputs), = numpy.load(inputs).items()
 batches = [numpy.ascontiguousarray(all_inputs[i : i + 1]) for i in range(len(all_inputs))]
-session.run(None, {name: batches[0]})
 begin = time.perf_counter()
 for batch in batches:
     session.run(None, {name: batch})
@@ -47,27 +50,32 @@ def paths():
     return dict(line.split("=", 1) for line in env.read_text().splitlines())
 
 
-def inputs(python, model, file):
+def inputs(python, model, file, runs):
     code = (
         "import sys, numpy, onnxruntime as o\n"
         "i, = o.InferenceSession(sys.argv[1], providers=['CPUExecutionProvider']).get_inputs()\n"
-        f"x = numpy.random.default_rng(0).random([{RUNS}, *[s if isinstance(s, int) else 1 for s in i.shape[1:]]])\n"
+        f"x = numpy.random.default_rng(0).random([{runs}, *[s if isinstance(s, int) else 1 for s in i.shape[1:]]])\n"
         "numpy.savez(sys.argv[2], **{i.name: x.astype(numpy.float32)})"
     )
     subprocess.run([python, "-c", code, model, file], check=True)
 
 
-def porter(command, model, file, threads, environment):
+def porter(command, model, file, threads, environment, runs):
+    """Seconds an input: of the loop, of it in the engine, of the whole command."""
     line = [command, "run", model, "--target", "ort", "--threads", str(threads), "--input", file, "--json"]
+    begin = time.perf_counter()
     done = subprocess.run(line, env=environment, capture_output=True, text=True, check=True)
+    command_took = time.perf_counter() - begin
     story = json.loads(done.stdout)
-    assert story["timing"]["runs"] == RUNS, story["timing"]
-    return story["timing"]["run_seconds"] / RUNS, sum(part["milliseconds"] for part in story["parts"]) / 1e3
+    assert story["timing"]["runs"] == runs, story["timing"]
+    engine = sum(part["milliseconds"] for part in story["parts"]) / 1e3
+    return story["timing"]["run_seconds"] / runs, engine, command_took / runs
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("-n", type=int, default=7, help="rounds")
+    parser.add_argument("--runs", type=int, default=48, help="inputs to a loop")
     parser.add_argument("-o", type=Path, help="write the report here as well")
     parser.add_argument("--porter", type=Path, default=REPOSITORY / "target" / "release" / "porter")
     options = parser.parse_args()
@@ -75,27 +83,28 @@ def main():
     environment, python = {**os.environ, **found}, found["PORTER_PYTHON"]
     load = " ".join(f"{value:.1f}" for value in os.getloadavg())
     lines = [
-        f"Medians of {options.n} rounds of {RUNS} runs, {os.cpu_count()} cores, load {load}.",
+        f"Medians of {options.n} rounds of {options.runs} runs, {os.cpu_count()} cores, load {load}.",
         "",
-        "| model | threads | bare loop | porter run | more | of it in the engine |",
-        "|---|---|---|---|---|---|",
+        "| model | threads | bare loop | porter run | more | of it in the engine | all of it |",
+        "|---|---|---|---|---|---|---|",
     ]
     with tempfile.TemporaryDirectory() as scratch:
         for name in ["yolo26n", "yolo26n-raw", "yolo26n-cls"]:
             model, file = Path(scratch, f"{name}.onnx"), Path(scratch, f"{name}.npz")
             subprocess.run([options.porter, "hydrate", MODELS / f"{name}.onnx", "-o", model], check=True, capture_output=True)
-            inputs(python, model, file)
+            inputs(python, model, file, options.runs)
             for threads in [1, 2]:
-                bare, whole, engine = [], [], []
+                bare, whole, engine, command = [], [], [], []
                 for _ in range(options.n):
                     loop = [python, "-c", BARE, model, file, str(threads)]
                     bare.append(float(subprocess.run(loop, check=True, capture_output=True, text=True).stdout))
-                    took = porter(options.porter, model, file, threads, environment)
+                    took = porter(options.porter, model, file, threads, environment, options.runs)
                     whole.append(took[0])
                     engine.append(took[1])
-                b, w, e = (statistics.median(times) for times in (bare, whole, engine))
+                    command.append(took[2])
+                b, w, e, c = (statistics.median(times) for times in (bare, whole, engine, command))
                 lines.append(
-                    f"| {name} | {threads} | {b * 1e3:.2f} ms | {w * 1e3:.2f} ms | {100 * (w / b - 1):+.1f} % | {e * 1e3:.2f} ms |"
+                    f"| {name} | {threads} | {b * 1e3:.2f} ms | {w * 1e3:.2f} ms | {100 * (w / b - 1):+.1f} % | {e * 1e3:.2f} ms | {c * 1e3:.2f} ms |"
                 )
     report = "\n".join(lines) + "\n"
     print(report)

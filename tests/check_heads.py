@@ -3,7 +3,8 @@
     check_heads.py FOLDER    writes raw.npz (tensors to read) and wanted.npz (what is found in them)
 
 One-to-one: TopK over all scores. One-to-many: NonMaxSuppression, class by class, on each anchor's best class, the best
-300 kept. Masks: MatMul and Resize, above 0 and inside the box.
+300 kept. Masks: MatMul and Resize, above 0 and inside the box. Rotated boxes: Shapely's intersections and areas of polygons,
+and for the Gaussians that stand for boxes, sums of scipy's densities over a fine grid. Points: the columns of the kept boxes.
 """
 
 import sys
@@ -11,7 +12,10 @@ from pathlib import Path
 
 import numpy as np
 import onnxruntime
+import shapely
+import shapely.affinity
 from onnx import TensorProto, helper
+from scipy.stats import multivariate_normal
 
 ANCHORS, CLASSES, SIDE, PROTOS = 2000, 12, 160, 8
 CONFIDENCE, IOU, MOST = 0.25, 0.7, 300
@@ -44,6 +48,37 @@ def suppressed(boxes, scores):
     kept = run([node], {"boxes": np.ascontiguousarray(boxes.T)[None], "scores": alone[None]}, constants)
     order = sorted(kept.tolist(), key=lambda one: (-alone[one[1], one[2]], one[2]))[:MOST]
     return np.array([[alone[c, a], c, *boxes[:, a]] for _, c, a in order], np.float32)
+
+
+def rectangle(x, y, w, h, angle):
+    straight = shapely.box(x - w / 2, y - h / 2, x + w / 2, y + h / 2)
+    return shapely.affinity.rotate(straight, angle, origin=(x, y), use_radians=True)
+
+
+def suppressed_turned(boxes, angles, scores):
+    """Score, class and anchor of the rotated boxes that are kept, best first."""
+    best, sure = scores.argmax(0), scores.max(0)
+    shapes = np.array([rectangle(*map(float, boxes[:, a]), float(angles[a])) for a in range(ANCHORS)])
+    areas, kept = shapely.area(shapes), []
+    for a in sorted(np.flatnonzero(sure > CONFIDENCE), key=lambda a: (-sure[a], a)):
+        rivals = np.array([b for b in kept if best[b] == best[a]], int)
+        common = shapely.area(shapely.intersection(shapes[rivals], shapes[a]))
+        if not (common > IOU * (areas[rivals] + areas[a] - common)).any():
+            kept.append(a)
+    return np.array([[sure[a], best[a], a] for a in kept[:MOST]], np.float32)
+
+
+def alike(one, other):
+    """How alike the Gaussians of two rotated boxes are: one less their Hellinger distance, summed over a grid."""
+    places = np.linspace(-120, 120, 961)
+    grid = np.stack(np.meshgrid(places, places), -1)
+
+    def density(x, y, w, h, angle):
+        turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+        return multivariate_normal([x, y], turn @ np.diag([w * w / 12, h * h / 12]) @ turn.T).pdf(grid)
+
+    shared = np.sqrt(density(*one) * density(*other)).sum() * (places[1] - places[0]) ** 2
+    return 1 - np.sqrt(max(0.0, 1 - shared))
 
 
 def main():
@@ -82,8 +117,22 @@ def main():
     inside = (columns >= corners[0]) & (columns < corners[2]) & (rows >= corners[1]) & (rows < corners[3])
     mask = ((grown > 0) & inside).astype(np.uint8)
 
-    np.savez(folder / "raw.npz", raw=raw, protos=protos)
-    np.savez(folder / "wanted.npz", top=top, found=found, mask=mask)
+    # Points, and angles, after the classes.
+    points = random.uniform(0, SIDE, (15, ANCHORS)).astype(np.float32)
+    angles = random.uniform(-np.pi / 4, 3 * np.pi / 4, (1, ANCHORS)).astype(np.float32)
+    posed = np.concatenate([boxes, scores, points])[None]
+    turned = np.concatenate([boxes, scores, angles])[None]
+    places = {tuple(boxes[:, a]): a for a in range(ANCHORS)}
+    posed_found = np.array([[*row[:2], *points[:, places[tuple(row[2:])]]] for row in found], np.float32)
+    turned_found = suppressed_turned(boxes, angles[0], scores)
+    pairs = random.uniform([-8, -8, 15, 15, -1], [8, 8, 40, 40, 2], (24, 2, 5)).astype(np.float32)
+    likeness = np.array([alike(*pair) for pair in pairs.astype(float)], np.float32)
+
+    np.savez(folder / "raw.npz", raw=raw, protos=protos, posed=posed, turned=turned, pairs=pairs)
+    np.savez(
+        folder / "wanted.npz",
+        top=top, found=found, mask=mask, posed=posed_found, turned=turned_found, likeness=likeness,
+    )
 
 
 main()

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use common::{fetched_model, model_path, porter, python, redact, run, run_fine, snapshots};
 use porter::inputs::Fit;
-use porter::postprocess::{Answer, BoxForm, Detection, Head, Settings, Step, Task};
+use porter::postprocess::{Answer, BoxForm, Detection, Head, Oriented, RotatedOverlap, Settings, Step, Task};
 use serde_json::Value;
 
 /// A street as a child would draw it: ground, houses, something with wheels. Every run of the tests draws the same.
@@ -283,6 +283,54 @@ fn raw_heads_are_read_as_onnx_runtimes_own_operators_read_them() {
     for (ours, theirs) in found.iter().zip(theirs.chunks(6)) {
         assert_eq!((ours.score, ours.class), (theirs[0], theirs[1] as usize));
         assert!((ours.corners[0] - (theirs[2] - theirs[4] / 2.0)).abs() < 1e-3);
+    }
+}
+
+#[test]
+fn points_and_rotated_boxes_are_read_as_others_read_them() {
+    let folder = tempfile::tempdir().unwrap();
+    run_fine(python("check_heads.py").arg(folder.path()));
+    let raw = porter::inputs::read(&folder.path().join("raw.npz")).unwrap();
+    let wanted = porter::inputs::read(&folder.path().join("wanted.npz")).unwrap();
+    let wanted = |name: &str| wanted[name].to_f32s().unwrap();
+    let read = |task: Task, tensor: &str| -> Vec<Detection> {
+        let head = Head {
+            task,
+            tensor: tensor.into(),
+            prototypes: None,
+            step: Step::Nms(BoxForm::Centre),
+            classes: Some(12),
+            keypoints: (task == Task::Pose).then_some([5, 3]),
+        };
+        let settings = Settings { rotated: RotatedOverlap::Exact, ..Settings::default() };
+        let Answer::Things(found) = head.read(&raw, 0, &settings).unwrap() else { panic!() };
+        found
+    };
+
+    let (posed, theirs) = (read(Task::Pose, "posed"), wanted("posed"));
+    assert!(posed.len() > 100 && posed.len() * 17 == theirs.len(), "{} {}", posed.len(), theirs.len() / 17);
+    for (ours, theirs) in posed.iter().zip(theirs.chunks(17)) {
+        let points: Vec<f32> =
+            ours.keypoints.iter().flat_map(|point| [point.x, point.y, point.visible.unwrap()]).collect();
+        assert_eq!((ours.score, ours.class as f32, points.as_slice()), (theirs[0], theirs[1], &theirs[2..]));
+    }
+
+    let (turned, theirs) = (read(Task::Oriented, "turned"), wanted("turned"));
+    assert!(turned.len() > 100 && turned.len() * 3 == theirs.len(), "{} {}", turned.len(), theirs.len() / 3);
+    let (table, anchors) = (raw["turned"].to_f32s().unwrap(), 2000);
+    for (ours, theirs) in turned.iter().zip(theirs.chunks(3)) {
+        assert_eq!((ours.score, ours.class as f32), (theirs[0], theirs[1]));
+        let column = |row: usize| table[row * anchors + theirs[2] as usize];
+        let oriented = Oriented { centre: [column(0), column(1)], size: [column(2), column(3)], angle: column(16) };
+        assert_eq!(ours.oriented, Some(oriented));
+    }
+
+    // The Gaussians of the boxes, whose likeness is what suppression goes by if nothing else is asked for.
+    let pairs = raw["pairs"].to_f32s().unwrap();
+    let oriented = |n: &[f32]| Oriented { centre: [n[0], n[1]], size: [n[2], n[3]], angle: n[4] };
+    for (pair, theirs) in pairs.chunks(10).zip(wanted("likeness")) {
+        let ours = oriented(&pair[..5]).similarity(&oriented(&pair[5..]));
+        assert!((ours - f64::from(theirs)).abs() < 1e-3, "{ours} {theirs}");
     }
 }
 

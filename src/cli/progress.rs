@@ -16,13 +16,17 @@ impl Progress {
         if let Ok(style) = ProgressStyle::with_template("{spinner} {msg} {elapsed}") {
             bar.set_style(style);
         }
+        if !bar.is_hidden() {
+            bar.enable_steady_tick(Duration::from_millis(100));
+        }
         Self { bar }
     }
 
     /// Says what is being done now.
     pub fn step(&self, what: &str) {
-        self.bar.enable_steady_tick(Duration::from_millis(100));
-        self.bar.set_message(what.to_string());
+        if !self.bar.is_hidden() {
+            self.bar.set_message(what.to_string());
+        }
     }
 
     /// Takes the spinner away.

@@ -2,39 +2,15 @@
 //!
 //! [`contents`] reads names, types and sizes alone, so that a thousand files can be checked before the first is run.
 
-use std::fs::File;
-use std::io::{BufReader, Read, Seek, SeekFrom, Write};
+use std::io::{Cursor, Write};
 use std::path::Path;
 
 use bytes::Bytes;
-use safetensors::Dtype as StDtype;
-use safetensors::tensor::{Metadata, TensorView};
 
 use super::{InputError, npy};
 use crate::engine::Tensors;
-use crate::onnx::{DType, Tensor};
+use crate::onnx::{self, DType, Tensor, safetensors};
 use crate::scratch::ScratchFile;
-
-/// A longer header than this is junk.
-const MAX_HEADER: u64 = 100 << 20;
-
-const TYPES: &[(DType, StDtype)] = &[
-    (DType::Float, StDtype::F32),
-    (DType::Double, StDtype::F64),
-    (DType::Float16, StDtype::F16),
-    (DType::Bfloat16, StDtype::BF16),
-    (DType::Int8, StDtype::I8),
-    (DType::Int16, StDtype::I16),
-    (DType::Int32, StDtype::I32),
-    (DType::Int64, StDtype::I64),
-    (DType::Uint8, StDtype::U8),
-    (DType::Uint16, StDtype::U16),
-    (DType::Uint32, StDtype::U32),
-    (DType::Uint64, StDtype::U64),
-    (DType::Bool, StDtype::BOOL),
-    (DType::Float8E4M3FN, StDtype::F8_E4M3),
-    (DType::Float8E5M2, StDtype::F8_E5M2),
-];
 
 /// What a file of tensors is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,74 +53,85 @@ pub struct Entry {
 /// The file is not there, or not what its extension says.
 pub fn contents(path: &Path) -> Result<Vec<Entry>, InputError> {
     let failed = |problem: String| InputError::file(path, problem);
-    let mut file = BufReader::new(open(path)?);
+    let form = form(path)?;
+    let file = map(path)?;
     let entry = |name: &str, header: npy::Header| Entry { name: name.into(), dtype: header.dtype, dims: header.dims };
-    match form(path)? {
-        Form::Npy => Ok(vec![entry("", npy::header(&mut file).map_err(failed)?)]),
+    match form {
+        Form::Npy => Ok(vec![entry("", npy::header(&mut file.as_ref()).map_err(failed)?)]),
         Form::Npz => {
             let mut entries = Vec::new();
-            each_array(path, file, |name, array| {
-                entries.push(entry(name, npy::header(array)?));
+            each_array(path, &file, |name, mut array| {
+                entries.push(entry(name, npy::header(&mut array)?));
                 Ok(())
             })?;
             Ok(entries)
         }
         Form::Safetensors => {
-            let (metadata, _) = metadata(path, &mut file)?;
-            let mut entries = Vec::new();
-            for name in metadata.offset_keys() {
-                let Some(info) = metadata.info(&name) else { continue };
-                let dims = info.shape.iter().map(|&size| size as i64).collect();
-                entries.push(Entry {
-                    dtype: dtype_of(info.dtype).map_err(|p| failed(format!("'{name}' {p}")))?,
-                    name,
-                    dims,
-                });
-            }
-            Ok(entries)
+            let entries = safetensors::entries(&file).map_err(|error| failed(told(&error)))?;
+            Ok(entries.into_iter().map(|(name, dtype, dims)| Entry { name, dtype, dims }).collect())
         }
     }
 }
 
-/// Reads every tensor of a file; the one in a `.npy` is called by the empty name.
+/// Reads every tensor of a file; the one in a `.npy` is called by the empty name. What is not packed is a view into the
+/// file, mapped into memory.
 ///
 /// # Errors
 /// The file is not there, or not what its extension says.
 pub fn read(path: &Path) -> Result<Tensors, InputError> {
+    read_some(path, |_| true)
+}
+
+/// As [`read`], but one tensor only; none where no tensor is called so.
+///
+/// # Errors
+/// As [`read`].
+pub(super) fn read_one(path: &Path, wanted: &str) -> Result<Option<Tensor>, InputError> {
+    Ok(read_some(path, |name| name == wanted)?.swap_remove(wanted))
+}
+
+fn read_some(path: &Path, wanted: impl Fn(&str) -> bool) -> Result<Tensors, InputError> {
     let failed = |problem: String| InputError::file(path, problem);
-    let mut file = BufReader::new(open(path)?);
+    let form = form(path)?;
+    let file = map(path)?;
     let mut tensors = Tensors::new();
-    match form(path)? {
+    match form {
         Form::Npy => {
-            let header = npy::header(&mut file).map_err(failed)?;
-            tensors.insert(String::new(), npy::body("", &header, &mut file).map_err(failed)?);
+            let mut rest = file.as_ref();
+            let header = npy::header(&mut rest).map_err(failed)?;
+            tensors.insert(String::new(), npy::view("", &header, file.slice_ref(rest)).map_err(failed)?);
         }
-        Form::Npz => each_array(path, file, |name, array| {
-            let header = npy::header(array)?;
-            tensors.insert(name.to_string(), npy::body(name, &header, array)?);
+        Form::Npz => each_array(path, &file, |name, mut array| {
+            if !wanted(name) {
+                return Ok(());
+            }
+            let tensor = match lying(&file, &array) {
+                Some(bytes) => {
+                    // Read to its end, an array is held against the archive's checksum.
+                    std::io::copy(&mut array, &mut std::io::sink()).map_err(|error| error.to_string())?;
+                    let mut rest = bytes.as_ref();
+                    let header = npy::header(&mut rest)?;
+                    npy::view(name, &header, bytes.slice_ref(rest))?
+                }
+                None => {
+                    let header = npy::header(&mut array)?;
+                    npy::body(name, &header, &mut array)?
+                }
+            };
+            tensors.insert(name.to_string(), tensor);
             Ok(())
         })?,
-        Form::Safetensors => {
-            let (metadata, start) = metadata(path, &mut file)?;
-            file.seek(SeekFrom::Start(start)).map_err(|error| failed(error.to_string()))?;
-            let mut bytes = Vec::new();
-            file.read_to_end(&mut bytes).map_err(|error| failed(error.to_string()))?;
-            let bytes = Bytes::from(bytes);
-            for name in metadata.offset_keys() {
-                let Some(info) = metadata.info(&name) else { continue };
-                let dims: Vec<i64> = info.shape.iter().map(|&size| size as i64).collect();
-                let dtype = dtype_of(info.dtype).map_err(|problem| failed(format!("'{name}' {problem}")))?;
-                let (begin, end) = info.data_offsets;
-                if begin > end || end > bytes.len() {
-                    return Err(failed(format!("ends early: '{name}' is not all there")));
-                }
-                let tensor = Tensor::new(&name, dtype, &dims, bytes.slice(begin..end));
-                tensor.check().map_err(|error| failed(format!("'{name}': {error}")))?;
-                tensors.insert(name, tensor);
-            }
-        }
+        Form::Safetensors => tensors = safetensors::decode_some(&file, wanted).map_err(|error| failed(told(&error)))?,
     }
     Ok(tensors)
+}
+
+/// Where in the file an array of a `.npz` lies, if it is not packed.
+fn lying<R: std::io::Read>(file: &Bytes, array: &zip::read::ZipFile<'_, R>) -> Option<Bytes> {
+    let plain = array.compression() == zip::CompressionMethod::Stored && !array.encrypted();
+    let start = usize::try_from(array.data_start().filter(|_| plain)?).ok()?;
+    let end = start.checked_add(usize::try_from(array.size()).ok()?).filter(|&end| end <= file.len())?;
+    Some(file.slice(start..end))
 }
 
 /// Writes tensors in the form that the extension says; whole or not at all.
@@ -178,22 +165,8 @@ pub fn write(path: &Path, tensors: &Tensors) -> Result<(), InputError> {
             archive.finish().map_err(|error| failed(error.to_string()))?;
         }
         Form::Safetensors => {
-            let mut held = Vec::with_capacity(tensors.len());
-            for (name, tensor) in tensors {
-                let bytes = tensor.to_bytes().map_err(|error| failed(format!("'{name}': {error}")))?;
-                let known = TYPES.iter().find(|(dtype, _)| *dtype == tensor.dtype());
-                let (_, dtype) = known.ok_or_else(|| {
-                    failed(format!("'{name}' is {}, which safetensors does not have", tensor.dtype().spelled()))
-                })?;
-                let shape: Vec<usize> = tensor.dims().iter().map(|&size| size as usize).collect();
-                held.push((name, *dtype, shape, bytes));
-            }
-            let views: Result<Vec<_>, _> = held
-                .iter()
-                .map(|(name, dtype, shape, bytes)| Ok((name.as_str(), TensorView::new(*dtype, shape.clone(), bytes)?)))
-                .collect();
-            let views = views.map_err(|error: safetensors::SafeTensorError| failed(error.to_string()))?;
-            let bytes = safetensors::serialize(views, None).map_err(|error| failed(error.to_string()))?;
+            let named = tensors.iter().map(|(name, tensor)| (name.as_str(), tensor));
+            let bytes = safetensors::encode(named).map_err(|error| failed(error.to_string()))?;
             file.write_all(&bytes).map_err(told)?;
         }
     }
@@ -208,8 +181,16 @@ fn persist(mut scratch: ScratchFile, path: &Path) -> std::io::Result<()> {
     scratch.persist(path)
 }
 
-fn open(path: &Path) -> Result<File, InputError> {
-    File::open(path).map_err(|error| InputError::file(path, error.to_string()))
+/// A file's bytes, mapped.
+fn map(path: &Path) -> Result<Bytes, InputError> {
+    onnx::map(path).map_err(|error| InputError::file(path, error.to_string()))
+}
+
+fn told(error: &safetensors::TensorFileError) -> String {
+    match error {
+        safetensors::TensorFileError::Format(error) => format!("is no .safetensors file: {error}"),
+        error => error.to_string(),
+    }
 }
 
 fn form(path: &Path) -> Result<Form, InputError> {
@@ -219,42 +200,19 @@ fn form(path: &Path) -> Result<Form, InputError> {
 /// Visits every array of a `.npz`.
 fn each_array(
     path: &Path,
-    file: impl Read + Seek,
-    mut visit: impl FnMut(&str, &mut dyn Read) -> Result<(), String>,
+    file: &Bytes,
+    mut visit: impl FnMut(&str, zip::read::ZipFile<'_, Cursor<&[u8]>>) -> Result<(), String>,
 ) -> Result<(), InputError> {
     let failed = |problem: String| InputError::file(path, problem);
     let broken = |error: zip::result::ZipError| failed(format!("is no .npz archive: {error}"));
-    let mut archive = zip::ZipArchive::new(file).map_err(broken)?;
+    let mut archive = zip::ZipArchive::new(Cursor::new(file.as_ref())).map_err(broken)?;
     for index in 0..archive.len() {
-        let mut array = archive.by_index(index).map_err(broken)?;
+        let array = archive.by_index(index).map_err(broken)?;
         let name = array.name().map_err(broken)?;
         let Some(name) = name.strip_suffix(".npy").map(str::to_string) else { continue };
-        visit(&name, &mut array).map_err(|problem| failed(format!("'{name}' {problem}")))?;
+        visit(&name, array).map_err(|problem| failed(format!("'{name}' {problem}")))?;
     }
     Ok(())
-}
-
-/// The header of a `.safetensors` file, and where the elements begin.
-fn metadata(path: &Path, file: &mut (impl Read + Seek)) -> Result<(Metadata, u64), InputError> {
-    let failed = |problem: String| InputError::file(path, format!("is no .safetensors file: {problem}"));
-    let mut length = [0u8; 8];
-    file.read_exact(&mut length).map_err(|error| failed(error.to_string()))?;
-    let length = u64::from_le_bytes(length);
-    if length > MAX_HEADER {
-        return Err(failed("its header is too long".into()));
-    }
-    let mut text = Vec::new();
-    let read = file.take(length).read_to_end(&mut text).map_err(|error| failed(error.to_string()))?;
-    if read as u64 != length {
-        return Err(failed("it ends within its header".into()));
-    }
-    let metadata = serde_json::from_slice(&text).map_err(|error| failed(error.to_string()))?;
-    Ok((metadata, 8 + length))
-}
-
-fn dtype_of(dtype: StDtype) -> Result<DType, String> {
-    let known = TYPES.iter().find(|(_, known)| *known == dtype);
-    known.map(|(dtype, _)| *dtype).ok_or_else(|| format!("is {dtype:?}, which no model takes"))
 }
 
 #[cfg(test)]

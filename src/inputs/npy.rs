@@ -127,15 +127,38 @@ fn element(descr: &str) -> Result<(DType, Element), String> {
     Ok((dtype, Element::Number { width, swap: if big { part } else { 1 } }))
 }
 
+/// The elements behind a header, where they lie in memory already: a view of them, if they lie as a tensor's do.
+pub(super) fn view(name: &str, header: &Header, elements: Bytes) -> Result<Tensor, String> {
+    let Element::Number { width, swap } = header.element else { return body(name, header, &mut elements.as_ref()) };
+    let aligned = elements.as_ptr().addr().is_multiple_of(width.max(1));
+    if swap > 1 || !aligned || header.fortran && header.dims.len() > 1 {
+        return body(name, header, &mut elements.as_ref());
+    }
+    let length = byte_length(header)?.1;
+    if elements.len() < length {
+        return Err(ends_early(length, elements.len()));
+    }
+    Ok(Tensor::new(name, header.dtype, &header.dims, elements.slice(..length)))
+}
+
+/// How many elements a header promises, and how many bytes they take.
+fn byte_length(header: &Header) -> Result<(usize, usize), String> {
+    let count = Tensor::new("", header.dtype, &header.dims, Vec::new()).checked_len().map_err(|e| e.to_string())?;
+    Ok((count, count.checked_mul(header.element.width()).ok_or("is too large")?))
+}
+
+fn ends_early(promised: usize, there: usize) -> String {
+    format!("ends early: {promised} bytes of elements were promised, {there} are there")
+}
+
 /// Reads the elements behind a header.
 pub(super) fn body(name: &str, header: &Header, file: &mut dyn Read) -> Result<Tensor, String> {
-    let count = Tensor::new("", header.dtype, &header.dims, Vec::new()).checked_len().map_err(|e| e.to_string())?;
-    let length = count.checked_mul(header.element.width()).ok_or("is too large")?;
+    let (count, length) = byte_length(header)?;
     let mut bytes = Vec::new();
     // What is not there is not allocated for: a header can promise anything.
     let read = file.take(length as u64).read_to_end(&mut bytes).map_err(|error| error.to_string())?;
     if read != length {
-        return Err(format!("ends early: {length} bytes of elements were promised, {read} are there"));
+        return Err(ends_early(length, read));
     }
     if header.fortran && header.dims.len() > 1 {
         bytes = to_row_major(&bytes, &header.dims, header.element.width());

@@ -56,9 +56,16 @@ struct Array {
     /// Its name in the file.
     key: String,
     entry: Entry,
+    /// The array itself, where every run takes it, or a part of it: read once, and a view of the file if it can be.
+    held: Option<Tensor>,
 }
 
 impl Array {
+    fn read(&self) -> Result<Tensor, InputError> {
+        let gone = || InputError::file(&self.path, format!("no longer holds '{}'", self.key));
+        archive::read_one(&self.path, &self.key)?.ok_or_else(gone)
+    }
+
     fn said(&self) -> String {
         match self.key.is_empty() || self.key == self.entry.name {
             true => self.path.display().to_string(),
@@ -123,6 +130,7 @@ impl Plan {
         plan.count(options)?;
         plan.check_names_of_sizes()?;
         plan.check_missing(given)?;
+        plan.hold()?;
         Ok(plan)
     }
 
@@ -197,7 +205,7 @@ impl Plan {
             let Some(slot) = slot else { continue };
             check_type(slot, entry, path)?;
             let named = Entry { name: slot.name.clone(), ..entry.clone() };
-            let array = Array { path: path.to_path_buf(), key: entry.name.clone(), entry: named };
+            let array = Array { path: path.to_path_buf(), key: entry.name.clone(), entry: named, held: None };
             self.arrays.entry(slot.name.clone()).or_default().push(array);
             taken += 1;
         }
@@ -319,6 +327,16 @@ impl Plan {
             .flat_map(|(slot, arrays)| arrays.iter().map(move |array| (slot, array)))
     }
 
+    /// Reads the arrays that every run needs.
+    fn hold(&mut self) -> Result<(), InputError> {
+        for arrays in self.arrays.values_mut() {
+            if let [array] = arrays.as_mut_slice() {
+                array.held = Some(array.read()?);
+            }
+        }
+        Ok(())
+    }
+
     /// A size that has a name is the same wherever the name stands.
     fn check_names_of_sizes(&self) -> Result<(), InputError> {
         for run in 0..self.runs {
@@ -355,15 +373,9 @@ impl Plan {
         let mut tensors = Tensors::new();
         let mut frames: Vec<Frame> = Vec::new();
         let mut warnings = Vec::new();
-        let mut files: HashMap<&Path, Tensors> = HashMap::new();
         for (name, arrays) in &self.arrays {
             let array = &arrays[run.min(arrays.len() - 1)];
-            if !files.contains_key(array.path.as_path()) {
-                files.insert(&array.path, archive::read(&array.path)?);
-            }
-            let tensor = files[array.path.as_path()].get(&array.key).cloned();
-            let tensor =
-                tensor.ok_or_else(|| InputError::file(&array.path, format!("no longer holds '{}'", array.key)))?;
+            let tensor = array.held.clone().map_or_else(|| array.read(), Ok)?;
             let tensor = match self.split {
                 Some((elements, batch)) if tensor.dims().first() == Some(&(elements as i64)) => {
                     part_of(&tensor, run * batch, batch).map_err(|problem| InputError::file(&array.path, problem))?
@@ -470,7 +482,19 @@ impl Plan {
 }
 
 fn holds_nan(tensor: &Tensor) -> bool {
-    tensor.dtype().is_float() && tensor.to_f32s().is_ok_and(|values| values.iter().any(|value| value.is_nan()))
+    /// Whether any of them is, asked of many at once: a loop that may end at each does not vectorise.
+    fn any<const N: usize>(bytes: &[u8], is: impl Fn([u8; N]) -> bool) -> bool {
+        let mut blocks = bytes.as_chunks().0.chunks(4096);
+        blocks.any(|block| block.iter().fold(false, |any, &element| any | is(element)))
+    }
+    let Ok(bytes) = tensor.to_bytes() else { return false };
+    match tensor.dtype() {
+        DType::Float => any(&bytes, |element| f32::from_le_bytes(element).is_nan()),
+        DType::Double => any(&bytes, |element| f64::from_le_bytes(element).is_nan()),
+        DType::Float16 => any(&bytes, |element| u16::from_le_bytes(element) & 0x7fff > 0x7c00),
+        DType::Bfloat16 => any(&bytes, |element| u16::from_le_bytes(element) & 0x7fff > 0x7f80),
+        dtype => dtype.is_float() && tensor.to_f32s().is_ok_and(|values| values.iter().any(|value| value.is_nan())),
+    }
 }
 
 fn accepts(dim: &Dim, size: i64) -> bool {

@@ -71,7 +71,7 @@ pub fn decode(bytes: Bytes) -> Result<ModelProto, Problem> {
 }
 
 /// Maps a file into memory; an empty one, which cannot be mapped, is empty bytes.
-pub(super) fn map(path: &Path) -> std::io::Result<Bytes> {
+pub(crate) fn map(path: &Path) -> std::io::Result<Bytes> {
     let file = File::open(path)?;
     let meta = file.metadata()?;
     if meta.is_dir() {

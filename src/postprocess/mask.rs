@@ -46,6 +46,25 @@ impl Mask {
     }
 }
 
+/// A mask as its lengths of runs, which is what is kept of it once it is drawn: a number or two for each of its columns.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PackedMask {
+    /// The whole picture's width and height.
+    pub size: [u32; 2],
+    /// How many pixels belong to the object.
+    pub area: usize,
+    /// See [`Mask::run_lengths`].
+    pub runs: Vec<u32>,
+}
+
+impl From<&Mask> for PackedMask {
+    fn from(mask: &Mask) -> Self {
+        let mut runs = mask.run_lengths();
+        runs.shrink_to_fit();
+        Self { size: mask.size, area: mask.area(), runs }
+    }
+}
+
 /// Lengths of runs that take turns, the first of them outside.
 #[derive(Default)]
 struct Runs {
@@ -69,11 +88,11 @@ impl Runs {
     }
 }
 
-impl Serialize for Mask {
+impl Serialize for PackedMask {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut out = serializer.serialize_struct("Mask", 2)?;
+        let mut out = serializer.serialize_struct("PackedMask", 2)?;
         out.serialize_field("size", &[self.size[1], self.size[0]])?;
-        out.serialize_field("counts", &self.run_lengths())?;
+        out.serialize_field("counts", &self.runs)?;
         out.end()
     }
 }

@@ -16,7 +16,7 @@ pub use classify::{Ranked, best};
 pub use describe::describe;
 pub use detections::{Answer, Detection, Keypoint, Settings};
 pub use head::{BoxForm, Head, Step, Task};
-pub use mask::{Mask, Prototypes};
+pub use mask::{Mask, PackedMask, Prototypes};
 pub use overlap::{Corners, Oriented, RotatedOverlap, overlap_more_than, suppress};
 pub use select::{Pick, best_classes, best_first, top_k};
 

@@ -1,9 +1,9 @@
 //! The best scores of a raw tensor, `[classes, anchors]`, in little more than one pass over it.
 
 /// Scores whose largest is taken together.
-const BLOCK: usize = 256;
-/// Scores of a block that are looked at together.
-const GROUP: usize = 16;
+const BLOCK: usize = 512;
+/// Scores of a block that are compared side by side, so that loops vectorise. Every so many of them make a lane.
+const LANES: usize = 16;
 
 /// A score that was picked.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -32,13 +32,18 @@ fn rising(score: f32) -> u32 {
 /// The `count` best of `scores`, `anchors` in a row and a row for each class, best first; only those above `floor`.
 /// NaN is above nothing. An anchor is picked once for every class with which it is among the best.
 ///
-/// The largest of each block of scores is found in one pass. Of those, the one at place `count` is a bound: so many
-/// scores at least are as large. Only the blocks that reach it are looked into.
+/// The largest of each lane of each block of scores is found in one pass. Of the blocks' largest, the one at place `count`
+/// is a bound: so many scores at least are as large. Only the lanes that reach it are looked into.
 pub fn top_k(scores: &[f32], anchors: usize, count: usize, floor: f32) -> Vec<Pick> {
     if anchors == 0 || count == 0 {
         return Vec::new();
     }
-    let largest: Vec<f32> = scores.chunks(BLOCK).map(highest).collect();
+    let (blocks, rest) = scores.as_chunks::<BLOCK>();
+    let mut last = [f32::NEG_INFINITY; BLOCK];
+    last[..rest.len()].copy_from_slice(rest);
+    let blocks = || blocks.iter().chain((!rest.is_empty()).then_some(&last));
+    let lanes: Vec<[f32; LANES]> = blocks().map(|block| highest(block)).collect();
+    let largest: Vec<f32> = lanes.iter().map(highest_of).collect();
     let mut bound = f32::NEG_INFINITY;
     if largest.len() > count {
         let mut order: Vec<u32> = largest.iter().map(|&score| !rising(score)).collect();
@@ -47,19 +52,15 @@ pub fn top_k(scores: &[f32], anchors: usize, count: usize, floor: f32) -> Vec<Pi
     }
     let mut picks: Vec<Pick> = Vec::with_capacity(4 * count.min(scores.len()));
     // Scores at the bound itself may be any number: the list is cut to the best of them whenever it has grown enough.
-    let most = picks.capacity().max(GROUP);
-    for (block, _) in largest.iter().enumerate().filter(|(_, most)| **most >= bound && **most > floor) {
-        let begin = block * BLOCK;
-        let values = &scores[begin..scores.len().min(begin + BLOCK)];
-        for (group, values) in values.chunks(GROUP).enumerate() {
-            // Counting takes no branch, and tells which groups need one.
-            if values.iter().map(|&score| u32::from(score >= bound)).sum::<u32>() == 0 {
-                continue;
-            }
-            for (i, &score) in values.iter().enumerate() {
-                if score >= bound && score > floor {
-                    let place = begin + group * GROUP + i;
-                    picks.push(Pick { score, class: (place / anchors) as u32, anchor: (place % anchors) as u32 });
+    let most = picks.capacity().max(LANES);
+    let reaches = |score: f32| score >= bound && score > floor;
+    for (index, block) in blocks().enumerate().filter(|(index, _)| reaches(largest[*index])) {
+        for lane in (0..LANES).filter(|&lane| reaches(lanes[index][lane])) {
+            for (step, group) in block.as_chunks::<LANES>().0.iter().enumerate() {
+                let score = group[lane];
+                if reaches(score) {
+                    let (class, anchor) = row_and_column(index * BLOCK + step * LANES + lane, anchors);
+                    picks.push(Pick { score, class, anchor });
                     if picks.len() == most {
                         picks.select_nth_unstable_by_key(count - 1, Pick::place);
                         picks.truncate(count);
@@ -70,6 +71,14 @@ pub fn top_k(scores: &[f32], anchors: usize, count: usize, floor: f32) -> Vec<Pi
     }
     best_first(&mut picks, count);
     picks
+}
+
+/// Where a place lies in rows of so many.
+fn row_and_column(place: usize, columns: usize) -> (u32, u32) {
+    match (u32::try_from(place), u32::try_from(columns)) {
+        (Ok(place), Ok(columns)) => (place / columns, place % columns), // several times faster than with 64 bits
+        _ => ((place / columns) as u32, (place % columns) as u32),
+    }
 }
 
 /// The best class of each anchor, where it scores above `floor`, in the order of anchors.
@@ -102,21 +111,27 @@ pub fn best_first(picks: &mut Vec<Pick>, most: usize) {
     picks.truncate(most);
 }
 
-/// The largest value, NaN aside; in running maxima side by side, so that the loop vectorises.
-fn highest(values: &[f32]) -> f32 {
-    const LANES: usize = 16;
-    let larger = |a: f32, b: f32| if b > a { b } else { a };
-    let (groups, rest) = values.as_chunks::<LANES>();
+/// The largest of each lane, NaN aside.
+fn highest(block: &[f32; BLOCK]) -> [f32; LANES] {
     let mut most = [f32::NEG_INFINITY; LANES];
-    for group in groups {
+    for group in block.as_chunks::<LANES>().0 {
         for (most, &value) in most.iter_mut().zip(group) {
             *most = larger(*most, value);
         }
     }
-    let eight: [f32; 8] = std::array::from_fn(|lane| larger(most[lane], most[lane + 8]));
+    most
+}
+
+/// The largest of a block, from its lanes.
+fn highest_of(lanes: &[f32; LANES]) -> f32 {
+    let eight: [f32; 8] = std::array::from_fn(|lane| larger(lanes[lane], lanes[lane + 8]));
     let four: [f32; 4] = std::array::from_fn(|lane| larger(eight[lane], eight[lane + 4]));
-    let most = larger(larger(four[0], four[1]), larger(four[2], four[3]));
-    rest.iter().fold(most, |most, &value| larger(most, value))
+    larger(larger(four[0], four[1]), larger(four[2], four[3]))
+}
+
+/// The larger of two, NaN aside if it comes second.
+fn larger(a: f32, b: f32) -> f32 {
+    if b > a { b } else { a }
 }
 
 #[cfg(test)]

@@ -1,10 +1,12 @@
 //! What a run found in each of its pictures, in the pictures' own pixels.
 
+use std::borrow::Cow;
+
 use serde::Serialize;
 
 use super::{Done, Program, RunError};
 use crate::inputs::{Fit, Frame};
-use crate::postprocess::{Answer, Detection, Head, Keypoint, Mask, Oriented, Ranked, Settings};
+use crate::postprocess::{Answer, Detection, Head, Keypoint, Mask, Oriented, PackedMask, Ranked, Settings};
 
 /// A thing that was found, in the picture's own pixels.
 #[derive(Clone, Debug)]
@@ -15,6 +17,17 @@ pub struct Found {
     pub name: String,
     /// Its mask, where the model gives one and it was asked for.
     pub mask: Option<Mask>,
+    /// The mask once more, where [`Found::pack`] put it.
+    pub packed: Option<PackedMask>,
+}
+
+impl Found {
+    /// Keeps the mask in its packed form only; pixel by pixel, those of many pictures fill the memory.
+    pub fn pack(&mut self) {
+        if let Some(mask) = self.mask.take() {
+            self.packed = Some(PackedMask::from(&mask));
+        }
+    }
 }
 
 /// What was found in one picture.
@@ -65,6 +78,7 @@ pub fn read_answers(
                     name: program.class_name(one.class),
                     detection: in_picture(one, &fit),
                     mask: made.next(),
+                    packed: None,
                 });
                 Answers::Things(found.collect())
             }
@@ -110,7 +124,7 @@ struct Entry<'a> {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     keypoints: Vec<Vec<f32>>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    mask: Option<&'a Mask>,
+    mask: Option<Cow<'a, PackedMask>>,
 }
 
 impl Serialize for Found {
@@ -124,7 +138,7 @@ impl Serialize for Found {
             corners: found.corners,
             oriented: found.oriented.map(|oriented| OrientedBox { oriented, corners: oriented.corners() }),
             keypoints: found.keypoints.iter().map(numbers).collect(),
-            mask: self.mask.as_ref(),
+            mask: self.packed.as_ref().map(Cow::Borrowed).or(self.mask.as_ref().map(|mask| Cow::Owned(mask.into()))),
         }
         .serialize(serializer)
     }

@@ -50,17 +50,11 @@ pub fn pipeline<E: From<RunError> + Send>(
     std::thread::scope(|scope| {
         let (results, collected) = sync_channel::<Result<Going, RunError>>(lines.len().max(1));
         for line in lines.iter_mut() {
-            let (feeds, mut from) = sync_channel(WAITING);
             let (next, stop, load) = (&next, &stop, &load);
-            scope.spawn(move || {
-                let fed = catch(|| feed(runs, next, stop, load, &feeds));
-                if let Err(panic) = fed {
-                    let _ = feeds.send(Err(RunError::Crashed { part: "the inputs".into(), panic }));
-                }
-            });
-            for stage in &mut line.stages {
-                let (to, following) = sync_channel(WAITING);
-                let mine = std::mem::replace(&mut from, following);
+            let mut to = results.clone();
+            for stage in line.stages.iter_mut().rev() {
+                let (before, mine) = sync_channel(WAITING);
+                let following = std::mem::replace(&mut to, before);
                 scope.spawn(move || {
                     for going in mine {
                         let done = going.and_then(|mut going: Going| {
@@ -69,14 +63,18 @@ pub fn pipeline<E: From<RunError> + Send>(
                             going.took.push(ran.map_err(|panic| RunError::Crashed { part: part(), panic })??);
                             Ok(going)
                         });
-                        if to.send(done).is_err() {
+                        if following.send(done).is_err() {
                             return; // given up
                         }
                     }
                 });
             }
-            let results = results.clone();
-            scope.spawn(move || forward(from, &results));
+            scope.spawn(move || {
+                let fed = catch(|| feed(runs, next, stop, load, &to));
+                if let Err(panic) = fed {
+                    let _ = to.send(Err(RunError::Crashed { part: "the inputs".into(), panic }));
+                }
+            });
         }
         drop(results);
         let outcome = collect(collected, runs, &outputs, &mut take);
@@ -123,14 +121,6 @@ fn feed(
         });
         let failed = loaded.is_err();
         if feeds.send(loaded).is_err() || failed {
-            return;
-        }
-    }
-}
-
-fn forward(from: Receiver<Result<Going, RunError>>, results: &SyncSender<Result<Going, RunError>>) {
-    for going in from {
-        if results.send(going).is_err() {
             return;
         }
     }

@@ -246,3 +246,70 @@ fn an_overlay_adds_to_a_target() {
     assert!(told.ends_with("overlay.yaml:1: there is no target 'smal'"), "{told}");
     assert!(TargetSet::load(&folder.path().join("nothing.yaml")).is_err());
 }
+
+/// What a target says of a model in ONNX's textual syntax: why it refuses nodes, and the known faults that it meets.
+fn said_of(target: &str, text: &str) -> Vec<String> {
+    let mut model = crate::text::parse_model(text).unwrap();
+    shapes::infer(&mut model).unwrap();
+    let target = Target::shipped(target).unwrap();
+    let assessment = assess(&model, target, &target.setting(None, None).unwrap());
+    let refused = assessment.refused().map(|(_, refusal)| refusal.reason.clone());
+    refused.chain(assessment.quirks.iter().map(|hit| hit.id.clone())).collect()
+}
+
+#[test]
+fn pools_that_openvino_averages_wrongly_are_refused() {
+    let pool = |more: &str| {
+        format!(
+            "<ir_version: 10, opset_import: [\"\" : 21]> g (float[1,2,10,10] x) => (float[1,2,a,b] y) {{ \
+             y = AveragePool <kernel_shape = [3, 3], strides = [2, 2], {more}> (x) }}"
+        )
+    };
+    let wrong = said_of("openvino", &pool("pads = [1, 1, 1, 1], ceil_mode = 1, count_include_pad = 1"));
+    assert!(wrong[0].contains("beyond the padding"), "{wrong:?}");
+    for right in [
+        "pads = [1, 1, 1, 1], ceil_mode = 1, count_include_pad = 0",
+        "pads = [1, 1, 1, 1], count_include_pad = 1",
+        "ceil_mode = 1, count_include_pad = 1",
+    ] {
+        assert_eq!(said_of("openvino", &pool(right)), Vec::<String>::new(), "{right}");
+    }
+}
+
+#[test]
+fn whole_numbers_that_openvino_cannot_hold_are_refused() {
+    let gather = |last: i64| {
+        format!(
+            "<ir_version: 10, opset_import: [\"\" : 21]> g (int64[3] i) => (int64[3] y) \
+             <int64[2] table = {{7, {last}}}> {{ y = Gather (table, i) }}"
+        )
+    };
+    assert!(said_of("openvino", &gather(1 << 31))[0].contains("OV-INT64"));
+    assert!(said_of("openvino", &gather(-(1 << 31) - 1))[0].contains("OV-INT64"));
+    assert_eq!(said_of("openvino", &gather((1 << 31) - 1)), Vec::<String>::new());
+}
+
+#[test]
+fn casts_that_qnn_takes_for_bool_are_refused() {
+    let cast = |to: &str, number: i32| {
+        format!(
+            "<ir_version: 10, opset_import: [\"\" : 21]> g (uint8[8] x) => ({to}[8] y) {{ y = Cast <to = {number}> (x) }}"
+        )
+    };
+    assert!(said_of("qnn", &cast("float", 1))[0].contains("becomes 1"));
+    assert_eq!(said_of("qnn", &cast("int32", 6)), Vec::<String>::new());
+    assert_eq!(said_of("qnn", &cast("float16", 10)), Vec::<String>::new());
+}
+
+#[test]
+fn a_sigmoid_right_after_a_conv_is_known_on_qnn() {
+    let silu = |outputs: &str, first: &str| {
+        format!(
+            "<ir_version: 10, opset_import: [\"\" : 21]> g (float[1,1,8,8] x) => (float[1,1,8,8] y{outputs}) \
+             <float[1,1,1,1] w = {{1}}> {{ c = {first} s = Sigmoid (c) y = Mul (c, s) }}"
+        )
+    };
+    assert_eq!(said_of("qnn", &silu("", "Conv (x, w)")), ["QNN-CONV-SIGMOID"]);
+    assert_eq!(said_of("qnn", &silu("", "Relu (x)")), Vec::<String>::new());
+    assert_eq!(said_of("qnn", &silu(", float[1,1,8,8] c", "Conv (x, w)")), Vec::<String>::new());
+}

@@ -182,10 +182,8 @@ pub fn run(args: Args) -> Outcome {
 /// What is still needed once a picture is drawn; there may be many.
 fn kept(mut found: FoundIn, masks: bool) -> FoundIn {
     found.frame.picture = None;
-    if let Answers::Things(things) = &mut found.answers
-        && !masks
-    {
-        things.iter_mut().for_each(|one| one.mask = None);
+    if let Answers::Things(things) = &mut found.answers {
+        things.iter_mut().for_each(|one| if masks { one.pack() } else { one.mask = None });
     }
     found
 }

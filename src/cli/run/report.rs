@@ -270,8 +270,8 @@ fn row(one: &Found, wide: usize) -> String {
     if !found.keypoints.is_empty() {
         line += &format!("   {seen} of {} points", found.keypoints.len());
     }
-    if let Some(mask) = &one.mask {
-        line += &format!("   mask of {} pixels", mask.area());
+    if let Some(mask) = &one.packed {
+        line += &format!("   mask of {} pixels", mask.area);
     }
     line
 }

@@ -102,7 +102,7 @@ impl Drawing {
         match &found.answers {
             Answers::Things(list) => {
                 fn thing(one: &Found) -> Thing<'_> {
-                    let Found { detection, name, mask } = one;
+                    let Found { detection, name, mask, .. } = one;
                     Thing { detection, label: format!("{name} {:.2}", detection.score), mask: mask.as_ref() }
                 }
                 draw::things(&mut picture, &list.iter().map(thing).collect::<Vec<_>>());

@@ -14,7 +14,6 @@ mod process;
 mod protocol;
 mod serve;
 mod system;
-mod tensors;
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -23,15 +22,15 @@ use serde_json::{Map, Value, json};
 
 use super::{Engine, EngineError, Placement, Session, Tensors, emulate, in_order};
 use crate::graph::{Dim, Model};
-use crate::onnx::{self, DType};
+use crate::onnx::{self, DType, safetensors};
 
 use process::{Death, Process};
 use protocol::{Call, Stage};
 
+pub use crate::onnx::safetensors::{TensorFileError, read as read_tensors, write as write_tensors};
 pub use process::{Limits, Start};
 pub use protocol::Hello;
 pub use serve::serve;
-pub use tensors::{TensorFileError, read as read_tensors, write as write_tensors};
 
 /// What porter's Python workers have in common; it must lie beside them.
 pub const PYTHON_MODULE: (&str, &str) = ("porter_worker.py", include_str!("../../../workers/porter_worker.py"));
@@ -340,7 +339,7 @@ impl WorkerSession {
         let path = |what: &str| live.process.folder().join(format!("{what}-{}.safetensors", self.runs));
         let (given, got) = (path("inputs"), path("outputs"));
         let named = self.interface.inputs.iter().map(|port| port.name.as_str()).zip(inputs.iter().copied());
-        if let Err(error) = tensors::write(&given, named) {
+        if let Err(error) = safetensors::write(&given, named) {
             return Ok(Err(match error {
                 TensorFileError::Tensor { name, problem } => {
                     EngineError::Input { engine: self.shared.label.clone(), input: name, problem }
@@ -363,7 +362,7 @@ impl WorkerSession {
             }
         };
         self.seconds = result.get("seconds").and_then(|list| list.get(0)).and_then(Value::as_f64);
-        let outputs = match tensors::read(&got) {
+        let outputs = match safetensors::read(&got) {
             Ok(tensors) => self.interface.accept(tensors),
             Err(TensorFileError::Io(error)) if error.kind() == std::io::ErrorKind::NotFound => {
                 Err("it wrote no file of outputs".into())

@@ -8,8 +8,8 @@ use std::time::Instant;
 use serde_json::{Value, json};
 
 use super::protocol::{Answer, Call, Fault, Request, VERSION};
-use super::tensors;
 use crate::engine::{Engine, EngineError, Session, Tensors};
+use crate::onnx::safetensors;
 
 /// Answers requests until the input ends or somebody says quit. `engine` is `Err` where the engine is not there; whoever
 /// says hello is told why.
@@ -105,7 +105,7 @@ impl Server {
 }
 
 fn run(session: &mut dyn Session, inputs: &Path, outputs: &Path, repeat: usize) -> Result<Value, Box<Fault>> {
-    let given = tensors::read(inputs).map_err(|error| plain(format!("inputs: {error}")))?;
+    let given = safetensors::read(inputs).map_err(|error| plain(format!("inputs: {error}")))?;
     let mut seconds = Vec::with_capacity(repeat);
     let mut results = Tensors::new();
     for _ in 0..repeat.max(1) {
@@ -114,7 +114,7 @@ fn run(session: &mut dyn Session, inputs: &Path, outputs: &Path, repeat: usize) 
         seconds.push(start.elapsed().as_secs_f64());
     }
     let named = results.iter().map(|(name, tensor)| (name.as_str(), tensor));
-    tensors::write(outputs, named).map_err(|error| plain(format!("output {error}")))?;
+    safetensors::write(outputs, named).map_err(|error| plain(format!("output {error}")))?;
     Ok(json!({ "seconds": seconds }))
 }
 
@@ -140,7 +140,7 @@ mod tests {
         let x = build.input("x", DType::Float, &[2]);
         let y = build.op("Relu", "relu", &[x]);
         onnx::write(&path("m.onnx"), &build.finish(&[y]).to_proto()).unwrap();
-        tensors::write(&path("in"), [("x", &Tensor::from_f32("x", &[2], &[-1.0, 2.0]))]).unwrap();
+        safetensors::write(&path("in"), [("x", &Tensor::from_f32("x", &[2], &[-1.0, 2.0]))]).unwrap();
         let (model, given, got) = (path("m.onnx"), path("in"), path("out"));
         let requests = [
             json!({"id": 1, "method": "hello", "params": {"protocol": 1}}),
@@ -157,7 +157,7 @@ mod tests {
         assert_eq!(answers[1]["result"]["handle"], "m1");
         assert_eq!(answers[2]["result"]["seconds"].as_array().unwrap().len(), 2);
         assert_eq!(answers[4]["error"]["message"], "there is no compiled model 'm1'");
-        assert_eq!(tensors::read(&got).unwrap()["relu_output_0"].to_f32s().unwrap(), [0.0, 2.0]);
+        assert_eq!(safetensors::read(&got).unwrap()["relu_output_0"].to_f32s().unwrap(), [0.0, 2.0]);
     }
 
     #[test]

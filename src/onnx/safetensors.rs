@@ -1,13 +1,17 @@
-//! Named tensors to and from safetensors files.
+//! Safetensors files: tensors by name behind one JSON header, read and written.
+//!
+//! Read, a tensor is a view into the file's bytes. Those of a user's file may be mapped; those of a file that another
+//! process may still write into are better read, since a map of a file that shrinks ends the process.
 
 use std::borrow::Cow;
 use std::path::Path;
 
 use bytes::Bytes;
+use indexmap::IndexMap;
+use safetensors::tensor::TensorInfo;
 use safetensors::{Dtype, SafeTensors, View};
 
-use crate::engine::Tensors;
-use crate::onnx::{DType, Tensor};
+use super::{DType, Tensor};
 
 const TYPES: &[(DType, Dtype)] = &[
     (DType::Float, Dtype::F32),
@@ -64,14 +68,24 @@ impl View for Raw {
     }
 }
 
-/// Writes tensors to a safetensors file, whole or not at all.
+/// Writes tensors to a safetensors file, which is not there if one of them cannot be written.
 ///
 /// # Errors
 /// A tensor of a type that the format does not have (strings, numbers of less than a byte, complex128), or a full disk.
 pub fn write<'a>(path: &Path, tensors: impl IntoIterator<Item = (&'a str, &'a Tensor)>) -> Result<(), TensorFileError> {
-    let raw = tensors.into_iter().map(|(name, tensor)| Ok((name.to_string(), raw(name, tensor)?)));
-    let raw: Vec<(String, Raw)> = raw.collect::<Result<_, TensorFileError>>()?;
-    Ok(safetensors::serialize_to_file(raw, None, path)?)
+    Ok(safetensors::serialize_to_file(raws(tensors)?, None, path)?)
+}
+
+/// The bytes of a safetensors file with these tensors.
+///
+/// # Errors
+/// A tensor of a type that the format does not have (strings, numbers of less than a byte, complex128).
+pub fn encode<'a>(tensors: impl IntoIterator<Item = (&'a str, &'a Tensor)>) -> Result<Vec<u8>, TensorFileError> {
+    Ok(safetensors::serialize(raws(tensors)?, None)?)
+}
+
+fn raws<'a>(tensors: impl IntoIterator<Item = (&'a str, &'a Tensor)>) -> Result<Vec<(String, Raw)>, TensorFileError> {
+    tensors.into_iter().map(|(name, tensor)| Ok((name.to_string(), raw(name, tensor)?))).collect()
 }
 
 fn raw(name: &str, tensor: &Tensor) -> Result<Raw, TensorFileError> {
@@ -87,22 +101,64 @@ fn raw(name: &str, tensor: &Tensor) -> Result<Raw, TensorFileError> {
     Ok(Raw { dtype: *known, shape: tensor.dims().iter().map(|&size| size as usize).collect(), bytes })
 }
 
-/// Reads every tensor of a safetensors file, in no particular order. The values are views into the file's bytes.
+/// Reads every tensor of a safetensors file, in the order in which they lie there.
 ///
 /// # Errors
-/// The file is not there, is cut short, or has a type that ONNX does not.
-pub fn read(path: &Path) -> Result<Tensors, TensorFileError> {
-    let bytes = Bytes::from(std::fs::read(path)?);
-    let file = SafeTensors::deserialize(&bytes)?;
-    let mut tensors = Tensors::new();
-    for (name, view) in file.iter() {
-        let wrong = |problem: String| TensorFileError::Tensor { name: name.into(), problem };
-        let known = TYPES.iter().find(|(_, known)| *known == view.dtype());
-        let (dtype, _) = known.ok_or_else(|| wrong(format!("is {}, which ONNX does not have", view.dtype())))?;
-        let dims: Vec<i64> = view.shape().iter().map(|&size| size as i64).collect();
-        tensors.insert(name.to_string(), Tensor::new(name, *dtype, &dims, bytes.slice_ref(view.data())));
+/// As [`decode`], and the file is not there.
+pub fn read(path: &Path) -> Result<IndexMap<String, Tensor>, TensorFileError> {
+    decode(&Bytes::from(std::fs::read(path)?))
+}
+
+/// Every tensor in a safetensors file's bytes, as views of them, in the order in which they lie there.
+///
+/// # Errors
+/// The bytes are no such file, are cut short, or hold a type that ONNX does not have.
+pub fn decode(bytes: &Bytes) -> Result<IndexMap<String, Tensor>, TensorFileError> {
+    decode_some(bytes, |_| true)
+}
+
+/// As [`decode`], but only the tensors whose names are wanted.
+///
+/// # Errors
+/// As [`decode`].
+pub fn decode_some(bytes: &Bytes, wanted: impl Fn(&str) -> bool) -> Result<IndexMap<String, Tensor>, TensorFileError> {
+    let (length, header) = SafeTensors::read_metadata(bytes)?;
+    let values = bytes.slice(size_of::<u64>() + length..);
+    let mut tensors = IndexMap::new();
+    for name in header.offset_keys() {
+        let Some(info) = header.info(&name).filter(|_| wanted(&name)) else { continue };
+        let (begin, end) = info.data_offsets; // within the bytes, or the header had been refused
+        let tensor = Tensor::new(&name, dtype(&name, info)?, &dims(info), values.slice(begin..end));
+        tensors.insert(name, tensor);
     }
     Ok(tensors)
+}
+
+/// Names, types and sizes of the tensors in a safetensors file's bytes, of which only the header is looked at.
+///
+/// # Errors
+/// As [`decode`].
+pub fn entries(bytes: &Bytes) -> Result<Vec<(String, DType, Vec<i64>)>, TensorFileError> {
+    let (_, header) = SafeTensors::read_metadata(bytes)?;
+    let infos = header.offset_keys().into_iter().filter_map(|name| Some((header.info(&name)?, name.clone())));
+    infos
+        .map(|(info, name)| {
+            let dtype = dtype(&name, info)?;
+            Ok((name, dtype, dims(info)))
+        })
+        .collect()
+}
+
+fn dtype(name: &str, info: &TensorInfo) -> Result<DType, TensorFileError> {
+    let known = TYPES.iter().find(|(_, known)| *known == info.dtype);
+    known.map(|(dtype, _)| *dtype).ok_or_else(|| TensorFileError::Tensor {
+        name: name.into(),
+        problem: format!("is {}, which ONNX does not have", info.dtype),
+    })
+}
+
+fn dims(info: &TensorInfo) -> Vec<i64> {
+    info.shape.iter().map(|&size| size as i64).collect()
 }
 
 #[cfg(test)]
@@ -126,8 +182,14 @@ mod tests {
         write(&path, tensors.iter().map(|tensor| (tensor.name(), tensor))).unwrap();
         let back = read(&path).unwrap();
         assert_eq!(back.len(), tensors.len());
+        let bytes = Bytes::from(std::fs::read(&path).unwrap());
+        let listed = entries(&bytes).unwrap();
+        assert_eq!(listed.len(), tensors.len());
         for tensor in &tensors {
             assert_eq!(&back[tensor.name()], tensor);
+            let one = decode_some(&bytes, |name| name == tensor.name()).unwrap();
+            assert_eq!(one.values().collect::<Vec<_>>(), [tensor]);
+            assert!(listed.contains(&(tensor.name().to_string(), tensor.dtype(), tensor.dims().to_vec())));
         }
     }
 

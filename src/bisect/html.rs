@@ -55,7 +55,7 @@ fn alike(page: &mut String, group: &Group, faults: &[Fault]) {
     }
     let off =
         span(group, faults).map(|(least, most)| format!(", off by {least:.1e} to {most:.1e}")).unwrap_or_default();
-    let told = format!("{} places alike{off}; this is the worst.", group.members.len());
+    let told = format!("{} places alike{off}; this one stands for them.", group.members.len());
     let _ = write!(page, "<p>{told}</p><details><summary>All of them</summary><ol>");
     for &member in &group.members {
         let _ = write!(page, "<li class=\"name\">{}</li>", escape(&faults[member].nodes.join(", ")));

@@ -162,10 +162,8 @@ pub fn bisect(
         overlay: None,
         probes: Default::default(),
     };
-    // Whoever gives sizes or inputs has chosen the batch.
-    let chosen = options.sizes.batch.is_some() || !options.sizes.shapes.is_empty() || !options.inputs.is_empty();
-    let free = subject::batch_is_free(model) && !chosen;
-    let batches: Vec<Option<i64>> = match free && !options.batches.is_empty() {
+    let free = searches_batches(model, options);
+    let batches: Vec<Option<i64>> = match free {
         true => options.batches.iter().copied().map(Some).collect(),
         false => vec![options.sizes.batch],
     };
@@ -252,6 +250,12 @@ pub fn bisect(
     };
     report.probes.seconds = started.elapsed().as_secs_f64();
     Ok((report, proofs))
+}
+
+/// Whether several batch sizes are tried: whoever gives sizes or inputs has chosen the batch.
+fn searches_batches(model: &Model, options: &Options) -> bool {
+    let chosen = options.sizes.batch.is_some() || !options.sizes.shapes.is_empty() || !options.inputs.is_empty();
+    subject::batch_is_free(model) && !chosen && !options.batches.is_empty()
 }
 
 /// Never less than this for the reference's values: it is little beside what engines take for themselves.

@@ -69,9 +69,6 @@ impl Subject {
                 }
             }
         }
-        if !batch_is_free(&model) {
-            sizes.batch = None;
-        }
         let batch = sizes.batch;
         freeze::freeze(&mut model, &sizes)?;
         let (assumed, _) = freeze::assumed(&model);

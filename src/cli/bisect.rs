@@ -362,14 +362,14 @@ fn story(report: &Report) {
         match group.members.len() {
             1 => say(&format!("{}. {}", group.example + 1, fault.nodes.join(", "))),
             alike => {
-                say(&format!("{}. {alike} places alike; the worst is {}", group.example + 1, fault.nodes.join(", ")));
+                say(&format!("{}. {alike} places alike: {}", group.example + 1, fault.nodes.join(", ")));
                 let others: Vec<&usize> = group.members.iter().filter(|&&index| index != group.example).collect();
                 others.iter().take(NAMED).for_each(|index| say(&format!("   also       {}", name(index))));
                 if others.len() > NAMED {
                     say(&format!("   and {} more, which --json lists", others.len() - NAMED));
                 }
                 if let Some((least, most)) = span(&group, &report.faults) {
-                    say(&format!("   Off by {least:.1e} to {most:.1e}. The worst:"));
+                    say(&format!("   Off by {least:.1e} to {most:.1e}; of the first, which is the worst:"));
                 }
             }
         }
@@ -405,6 +405,8 @@ fn story(report: &Report) {
     ));
 }
 
+/// How much of what a target says is shown on the terminal, in characters.
+const REASON: usize = 200;
 /// How many of the faults that are like another one are named on the terminal.
 const NAMED: usize = 5;
 
@@ -454,7 +456,17 @@ fn sentences(fault: &Fault) -> Vec<String> {
         true => String::new(),
         false => format!(", in batch elements {}", list(&fault.batch_elements)),
     };
-    said.push(format!("{operators} {what}{code}{elements}, on the inputs that the reference computes."));
+    match fault.kind {
+        Kind::WrongValues | Kind::Nan => {
+            said.push(format!("{operators} {what}{code}{elements}, on the inputs that the reference computes."));
+        }
+        _ => {
+            let alone = if fault.confirmed { ", and does so again on its own" } else { "" };
+            said.push(format!("{operators} {what}{code}{alone}."));
+            let reason: String = fault.reason.lines().next().unwrap_or_default().chars().take(REASON).collect();
+            said.push(format!("In the target's words: {reason}"));
+        }
+    }
     if let Some(shape) = fault.fingerprint {
         said.push(format!("It is a {}: {}.", shape.name(), shape.says()));
     }

@@ -364,6 +364,7 @@ def main():
     parser.add_argument("--skip", nargs="*", default=[], help="models that are left out")
     parser.add_argument("--list", action="store_true", help="print the cases and run nothing")
     parser.add_argument("--output", type=pathlib.Path, help="write every case with its result as JSON")
+    parser.add_argument("--resume", action="store_true", help="take the results that --output holds already, run the others")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         scratch = pathlib.Path(scratch)
@@ -375,7 +376,9 @@ def main():
         if args.list:
             print(json.dumps(cases, indent=1))
             return 0
-        results = []
+        results = json.loads(args.output.read_text()) if args.resume and args.output.exists() else []
+        done = {result["number"] for result in results}
+        cases = [case for case in cases if case["number"] not in done]
         with concurrent.futures.ThreadPoolExecutor(args.jobs) as pool:
             for result in pool.map(lambda case: run_case(args.porter, models, case, scratch), cases):
                 results.append(result)

@@ -1,6 +1,6 @@
 //! Proof of a fault: its nodes cut out of the model, run alone on the target, with what went in and came out kept.
 
-use super::pieces::{self, Piece};
+use super::pieces::{self, Assembly, Piece};
 use super::probe::{Failure, Lab, Outcome, PIECES, Stop};
 use super::reference::apart;
 use super::search::Found;
@@ -9,32 +9,46 @@ use crate::engine::Tensors;
 use crate::fingerprint::{Evidence, Run};
 use crate::graph::ValueId;
 
-/// Cuts the nodes of a fault out and runs them: every sample, and the first once more, in one session. `None` where the
-/// reference cannot feed the cut.
-///
-/// # Errors
-/// The reference fails.
-pub fn gather(lab: &mut Lab, found: &Found, index: usize) -> Result<Option<Proof>, BisectError> {
-    let subject = lab.subject;
-    let graph = &subject.model.graph;
+/// What a fault's cut reads and what it should give, sample by sample.
+pub type Feeds = Vec<(Tensors, Tensors)>;
+
+/// The cut of a fault.
+fn cut(lab: &Lab, found: &Found) -> Assembly {
+    let graph = &lab.subject.model.graph;
     let piece = match found.fused {
         true => Piece::closed(graph, &found.nodes),
         false => Piece::open(graph, &found.nodes),
     };
-    let assembly = pieces::assemble(&subject.model, std::slice::from_ref(&piece));
-    let mut fed: Vec<(Tensors, Tensors)> = Vec::new();
-    for sample in 0..subject.samples.len() {
-        let (inputs, expected) = match lab.feed(&assembly, sample) {
-            Ok(fed) => fed,
-            Err(Stop::Engine(error)) => return Err(error.into()),
-            Err(Stop::Limit(_)) => return Ok(None),
-        };
-        // A proof is kept until the report is written, so it must not keep the memory of what made it.
-        let named = |(name, value, _): &(String, ValueId, usize)| Some((name.clone(), apart(expected.get(value)?)));
-        let inputs: Tensors = inputs.iter().map(|(name, tensor)| (name.clone(), apart(tensor))).collect();
-        let expected: Tensors = assembly.outputs.iter().filter_map(named).collect();
-        fed.push((inputs, expected));
+    pieces::assemble(&lab.subject.model, std::slice::from_ref(&piece))
+}
+
+/// The reference's values around each fault: all of a sample together, so that the reference makes them once.
+///
+/// # Errors
+/// The reference fails.
+pub fn feed(lab: &mut Lab, faults: &[Found]) -> Result<Vec<Feeds>, BisectError> {
+    let cuts: Vec<Assembly> = faults.iter().map(|found| cut(lab, found)).collect();
+    let mut all: Vec<Feeds> = cuts.iter().map(|_| Feeds::new()).collect();
+    for sample in 0..lab.subject.samples.len() {
+        for (cut, feeds) in cuts.iter().zip(&mut all) {
+            let (inputs, expected) = match lab.feed(cut, sample) {
+                Ok(fed) => fed,
+                Err(Stop::Engine(error)) => return Err(error.into()),
+                Err(Stop::Limit(_)) => continue,
+            };
+            // A proof is kept until the report is written, so it must not keep the memory of what made it.
+            let named = |(name, value, _): &(String, ValueId, usize)| Some((name.clone(), apart(expected.get(value)?)));
+            let inputs: Tensors = inputs.iter().map(|(name, tensor)| (name.clone(), apart(tensor))).collect();
+            feeds.push((inputs, cut.outputs.iter().filter_map(named).collect()));
+        }
     }
+    Ok(all)
+}
+
+/// Runs the cut of a fault: every sample, and the first once more, in one session.
+pub fn gather(lab: &mut Lab, found: &Found, fed: &Feeds, index: usize) -> Proof {
+    let graph = &lab.subject.model.graph;
+    let mut assembly = cut(lab, found);
     let mut proof = Proof {
         fault: index,
         evidence: None,
@@ -43,18 +57,17 @@ pub fn gather(lab: &mut Lab, found: &Found, index: usize) -> Result<Option<Proof
         model: assembly.model.clone(),
         nearby: super::nearby::around(graph, &found.nodes),
     };
-    if found.failure.is_some() {
-        return Ok(Some(proof));
+    if found.failure.is_some() || fed.is_empty() {
+        return proof;
     }
     let outputs = wrong_names(found, &assembly);
     lab.counts.compiles += 1;
-    let mut assembly = assembly;
-    let Ok(mut session) = pieces::compile(lab.target, &mut assembly.model) else { return Ok(Some(proof)) };
+    let Ok(mut session) = pieces::compile(lab.target, &mut assembly.model) else { return proof };
     let mut runs = Vec::new();
     for turn in 0..=fed.len() {
         let (inputs, right) = &fed[if turn == fed.len() { 0 } else { turn }];
         lab.counts.runs += 1;
-        let Ok(wrong) = session.run(inputs) else { return Ok(Some(proof)) };
+        let Ok(wrong) = session.run(inputs) else { return proof };
         runs.push(Run { inputs: inputs.clone(), right: right.clone(), wrong });
     }
     // Confirmed is what differs here again, on its own.
@@ -66,11 +79,11 @@ pub fn gather(lab: &mut Lab, found: &Found, index: usize) -> Result<Option<Proof
     };
     let outputs = outputs.into_iter().filter(again).collect();
     proof.evidence = Some(Evidence { model: assembly.model, runs, outputs, rounds: lab.rounds() });
-    Ok(Some(proof))
+    proof
 }
 
 /// The outputs of the cut that were wrong when the fault was found.
-fn wrong_names(found: &Found, assembly: &pieces::Assembly) -> Vec<String> {
+fn wrong_names(found: &Found, assembly: &Assembly) -> Vec<String> {
     let wrong = |name: &str| found.seen.iter().any(|seen| seen.value == name && seen.wrong.is_some());
     assembly.outputs.iter().map(|(name, _, _)| name.clone()).filter(|name| wrong(name)).collect()
 }

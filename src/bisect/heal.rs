@@ -139,7 +139,10 @@ fn whole_agrees(
     options: &Options,
 ) -> Result<bool, BisectError> {
     let mut sizes = options.sizes.clone();
-    sizes.batch = sizes.batch.or(options.batches.last().copied());
+    // At the largest batch that was tried, where the search chose it.
+    if super::searches_batches(model, options) {
+        sizes.batch = options.batches.last().copied();
+    }
     let subject = Subject::new(model.clone(), &sizes, &options.inputs, options.samples)?;
     let mut rewritten = subject.model.clone();
     let settings = rewrite::Options { record: false, ..Default::default() };

@@ -4,6 +4,7 @@
 use std::fmt::Write;
 
 use super::Proof;
+use super::groups::{Group, groups, span};
 use super::nearby::Nearby;
 use super::report::{Fault, Report, Verdict};
 use crate::onnx::Tensor;
@@ -29,8 +30,10 @@ pub fn html(report: &Report, proofs: &[Proof], said: &dyn Fn(&Fault) -> Vec<Stri
     );
     facts(&mut page, report);
     layers(&mut page, report);
-    for (index, fault) in report.faults.iter().enumerate() {
+    for group in groups(&report.faults) {
+        let (index, fault) = (group.example, &report.faults[group.example]);
         let _ = writeln!(page, "<h2>{}. {}</h2>", index + 1, escape(&fault.nodes.join(", ")));
+        alike(&mut page, &group, &report.faults);
         for sentence in said(fault) {
             let _ = writeln!(page, "<p>{}</p>", escape(&sentence));
         }
@@ -43,6 +46,21 @@ pub fn html(report: &Report, proofs: &[Proof], said: &dyn Fn(&Fault) -> Vec<Stri
     page.push_str(LEGEND);
     page.push_str("</body></html>\n");
     page
+}
+
+/// The places that the one shown stands for.
+fn alike(page: &mut String, group: &Group, faults: &[Fault]) {
+    if group.members.len() < 2 {
+        return;
+    }
+    let off =
+        span(group, faults).map(|(least, most)| format!(", off by {least:.1e} to {most:.1e}")).unwrap_or_default();
+    let told = format!("{} places alike{off}; this one stands for them.", group.members.len());
+    let _ = write!(page, "<p>{told}</p><details><summary>All of them</summary><ol>");
+    for &member in &group.members {
+        let _ = write!(page, "<li class=\"name\">{}</li>", escape(&faults[member].nodes.join(", ")));
+    }
+    page.push_str("</ol></details>\n");
 }
 
 fn facts(page: &mut String, report: &Report) {

@@ -140,6 +140,18 @@ pub fn expectation(
     reference: Option<Tensors>,
     precision: &Precision,
 ) -> Result<Expectation, EngineError> {
+    drawn(engine, model, inputs, reference, precision, 2)
+}
+
+/// As [`expectation`], with one draw where one is enough.
+pub(super) fn drawn(
+    engine: &dyn Engine,
+    model: &Model,
+    inputs: &Tensors,
+    reference: Option<Tensors>,
+    precision: &Precision,
+    draws: usize,
+) -> Result<Expectation, EngineError> {
     let reference = match reference {
         Some(known) => known,
         None => engine.run_once(model, inputs)?,
@@ -154,7 +166,9 @@ pub fn expectation(
         noisy.and_then(Result::ok).map_or_else(|| noise::draw(engine, model, inputs, &noise, index), Ok)
     };
     let bytes: usize = reference.values().filter_map(|tensor| tensor.dtype().byte_len(tensor.len())).sum();
-    let draws = if bytes < TOGETHER {
+    let draws = if draws < 2 {
+        vec![draw(0)?]
+    } else if bytes < TOGETHER {
         let (first, second) = rayon::join(|| draw(0), || draw(1));
         vec![first?, second?]
     } else {
@@ -229,17 +243,18 @@ pub fn judge(setting: Setting, expectation: &Expectation, name: &str, result: &T
         && let Some(value) = setting.model.graph.value_named(name)
     {
         let small = behind(setting.model, &[value]);
+        let inputs = read_by(&small, setting.inputs);
         if finding.lone > 0
             && own.dtype == DType::Float
             && small.graph.node_count() <= FEW
-            && let Ok(loud) = noise::louder(setting.engine, &small, setting.inputs)
+            && let Ok(loud) = noise::louder(setting.engine, &small, &inputs)
         {
             own.loud = loud.iter().map(one).collect();
             finding = own.judge_one(name, Some(&result));
         }
         if finding.verdict == Verdict::Differs
             && finding.metrics.is_some()
-            && let Ok(exact) = Double.run_once(&small, setting.inputs)
+            && let Ok(exact) = Double.run_once(&small, &inputs)
         {
             own.exact = Some(one(&exact));
             finding = own.judge_one(name, Some(&result));
@@ -254,6 +269,13 @@ pub fn judge(setting: Setting, expectation: &Expectation, name: &str, result: &T
         batch_elements: finding.batch_elements,
         from_exact: finding.from_exact,
     }
+}
+
+/// What of `inputs` a model reads: the others need no noise of their own.
+pub fn read_by(model: &Model, inputs: &Tensors) -> Tensors {
+    let graph = &model.graph;
+    let read = |name: &str| graph.value_named(name).is_some_and(|id| graph.is_input(id));
+    inputs.iter().filter(|(name, _)| read(name)).map(|(name, tensor)| (name.clone(), tensor.clone())).collect()
 }
 
 /// The nodes that lead to some values, as a model of their own.

@@ -5,6 +5,7 @@
 //! with what the [reference](reference) computes, [judged](judge) by measured noise.
 
 pub mod evidence;
+pub mod groups;
 pub mod heal;
 pub mod html;
 pub mod judge;
@@ -161,10 +162,8 @@ pub fn bisect(
         overlay: None,
         probes: Default::default(),
     };
-    // Whoever gives sizes or inputs has chosen the batch.
-    let chosen = options.sizes.batch.is_some() || !options.sizes.shapes.is_empty() || !options.inputs.is_empty();
-    let free = subject::batch_is_free(model) && !chosen;
-    let batches: Vec<Option<i64>> = match free && !options.batches.is_empty() {
+    let free = searches_batches(model, options);
+    let batches: Vec<Option<i64>> = match free {
         true => options.batches.iter().copied().map(Some).collect(),
         false => vec![options.sizes.batch],
     };
@@ -206,8 +205,9 @@ pub fn bisect(
         step("proof");
         let first = report.layers.is_empty();
         let stopped = findings.stopped.clone();
-        for found in &findings.faults {
-            let (fault, proof) = describe(&mut lab, found, suspect, report.faults.len())?;
+        let feeds = evidence::feed(&mut lab, &findings.faults)?;
+        for (found, fed) in findings.faults.iter().zip(&feeds) {
+            let (fault, proof) = describe(&mut lab, found, fed, suspect, report.faults.len());
             merge(&mut report, &mut proofs, fault, proof, batch.filter(|_| free));
         }
         if first || !findings.faults.is_empty() {
@@ -220,6 +220,13 @@ pub fn bisect(
             if !report.not_tested.contains(entry) {
                 report.not_tested.push(entry.clone());
             }
+        }
+        if let (true, Some(one)) = (first, subject.folded.first()) {
+            let count = subject.folded.len();
+            let told = if count == 1 { one.clone() } else { format!("{count} nodes ({one}, ...)") };
+            report
+                .notes
+                .push(format!("{told} computed constants alone: folded before the target saw them, not tested"));
         }
         report.notes.extend(findings.notes);
         unexplained = unexplained.or(findings.unexplained);
@@ -243,6 +250,12 @@ pub fn bisect(
     };
     report.probes.seconds = started.elapsed().as_secs_f64();
     Ok((report, proofs))
+}
+
+/// Whether several batch sizes are tried: whoever gives sizes or inputs has chosen the batch.
+fn searches_batches(model: &Model, options: &Options) -> bool {
+    let chosen = options.sizes.batch.is_some() || !options.sizes.shapes.is_empty() || !options.inputs.is_empty();
+    subject::batch_is_free(model) && !chosen && !options.batches.is_empty()
 }
 
 /// Never less than this for the reference's values: it is little beside what engines take for themselves.
@@ -278,12 +291,7 @@ fn known_to_fail(subject: &Subject, target: Option<&Target>, code: &str) -> Vec<
 }
 
 /// Cuts a fault out, runs the cut alone, and names what is seen.
-fn describe(
-    lab: &mut Lab,
-    found: &Found,
-    suspect: &Suspect,
-    index: usize,
-) -> Result<(Fault, Option<Proof>), BisectError> {
+fn describe(lab: &mut Lab, found: &Found, fed: &evidence::Feeds, suspect: &Suspect, index: usize) -> (Fault, Proof) {
     let subject = lab.subject;
     let graph = &subject.model.graph;
     let named: Vec<String> = found.nodes.iter().map(|&id| subject.label(id)).collect();
@@ -300,15 +308,12 @@ fn describe(
     let mut batch_elements: Vec<usize> = wrong.iter().flat_map(|(_, wrong)| wrong.batch_elements.clone()).collect();
     batch_elements.sort_unstable();
     batch_elements.dedup();
-    let proof = evidence::gather(lab, found, index)?;
-    let fingerprint = proof
-        .as_ref()
-        .and_then(|proof| proof.evidence.as_ref())
-        .and_then(|evidence| fingerprint::name(evidence, lab.reference.engine()));
-    let confirmed = match (&found.failure, &proof) {
-        (Some(failure), Some(_)) => evidence::fails_alike(lab, found, failure),
-        (None, Some(proof)) => proof.evidence.as_ref().is_some_and(|evidence| !evidence.outputs.is_empty()),
-        _ => false,
+    let proof = evidence::gather(lab, found, fed, index);
+    let shown = proof.evidence.as_ref();
+    let fingerprint = shown.and_then(|evidence| fingerprint::name(evidence, lab.reference.engine()));
+    let confirmed = match &found.failure {
+        Some(failure) => evidence::fails_alike(lab, found, failure),
+        None => shown.is_some_and(|evidence| !evidence.outputs.is_empty()),
     };
     let fault = Fault {
         operators: found.nodes.iter().map(|&id| graph.node(id).op_type.clone()).collect(),
@@ -339,7 +344,7 @@ fn describe(
             (None, None) => String::new(),
         },
     };
-    Ok((fault, proof))
+    (fault, proof)
 }
 
 /// The known fault that this is: its pattern fits one of the nodes, and its symptom is what was seen.
@@ -380,7 +385,7 @@ fn quirk_of(
 }
 
 /// Adds a fault, or the batch at which a known one was seen again.
-fn merge(report: &mut Report, proofs: &mut Vec<Proof>, mut fault: Fault, proof: Option<Proof>, batch: Option<i64>) {
+fn merge(report: &mut Report, proofs: &mut Vec<Proof>, mut fault: Fault, mut proof: Proof, batch: Option<i64>) {
     let same = |other: &&mut Fault| other.nodes == fault.nodes && other.kind == fault.kind && other.code == fault.code;
     if let Some(known) = report.faults.iter_mut().find(same) {
         known.batches.extend(batch);
@@ -391,10 +396,8 @@ fn merge(report: &mut Report, proofs: &mut Vec<Proof>, mut fault: Fault, proof: 
         return;
     }
     fault.batches.extend(batch);
-    if let Some(mut proof) = proof {
-        proof.fault = report.faults.len();
-        proofs.push(proof);
-    }
+    proof.fault = report.faults.len();
+    proofs.push(proof);
     report.faults.push(fault);
 }
 

@@ -7,6 +7,7 @@ use super::{BisectError, Options, Proof, Suspect, bisect};
 use crate::bundle::{self, Manifest};
 use crate::engine::{Engine, Tensors, samples};
 use crate::graph::Model;
+use crate::graph::freeze::Freeze;
 use crate::onnx::DType;
 
 /// The parts of a prepared model.
@@ -71,7 +72,9 @@ pub fn bisect_parts(
                 names.filter_map(|name| Some((name.clone(), known.get(&name)?.clone()))).collect()
             };
             let inputs = known.iter().map(wanted).collect();
-            let own = Options { inputs, ..options.clone() };
+            // The inputs have the sizes that prepare was given.
+            let sizes = Freeze { batch: None, ..options.sizes.clone() };
+            let own = Options { inputs, sizes, ..options.clone() };
             let (report, proofs) = bisect(model, file, reference, suspect, &own, step)?;
             match &mut whole {
                 None => whole = Some((report, proofs)),

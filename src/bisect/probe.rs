@@ -181,6 +181,14 @@ struct Job {
     runs: usize,
 }
 
+/// Whether a run is one of the two on the same inputs.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Repeat {
+    None,
+    First,
+    Second,
+}
+
 /// What bounds a judgement: room for it, and what counts as rounding.
 #[derive(Clone, Copy)]
 struct Allowed<'a> {
@@ -202,20 +210,26 @@ pub struct Question {
 pub enum Turns {
     /// Every one, and the first once more.
     All,
-    /// The first, twice.
-    Twice,
+    /// The first, once.
+    First,
     /// The first, once; what is seen is measured and not judged.
     Once,
+    /// The first, once; what is seen is looked at, and noise is not measured.
+    Look,
 }
 
 /// Every sample, and the first one twice; every element in its place.
 pub const PIECES: Question = Question { manner: Manner::Isolated, turns: Turns::All };
-/// The first sample, twice; every element in its place.
-pub const REGIONS: Question = Question { manner: Manner::Isolated, turns: Turns::Twice };
+/// The first sample; every element in its place. What is found is tried with [`PIECES`] before it is told.
+pub const REGIONS: Question = Question { manner: Manner::Isolated, turns: Turns::First };
 /// Every sample, and the first one twice; what the model's caller gets.
 pub const WHOLE: Question = Question { manner: Manner::Whole, turns: Turns::All };
+/// The first sample; what the model's caller gets once the faults that are known are fed from the reference.
+pub const REST: Question = Question { manner: Manner::Whole, turns: Turns::First };
 /// The first sample, layer by layer.
 pub const LAYERS: Question = Question { manner: Manner::Whole, turns: Turns::Once };
+/// The same, where what noise makes of the whole model is too much to measure.
+pub const LARGE_LAYERS: Question = Question { manner: Manner::Whole, turns: Turns::Look };
 
 impl<'a> Lab<'a> {
     /// A lab. `started` is when the search began, for its time limit; `precision` is the target's.
@@ -295,8 +309,7 @@ impl<'a> Lab<'a> {
         together(jobs, &|job| job.compile(target))?;
         // The first sample comes last and twice: runs that do not agree show there.
         let turns: Vec<usize> = match question.turns {
-            Turns::Once => vec![0],
-            Turns::Twice => vec![0, 0],
+            Turns::First | Turns::Once | Turns::Look => vec![0],
             Turns::All => (0..self.subject.samples.len()).rev().chain([0]).collect(),
         };
         for (turn, &sample) in turns.iter().enumerate() {
@@ -307,10 +320,14 @@ impl<'a> Lab<'a> {
                     Some(_) => None,
                 });
             }
-            let again = turn > 0 && turn + 1 == turns.len();
+            let repeat = match turn + 1 {
+                last if turn > 0 && last == turns.len() => Repeat::Second,
+                last if last + 1 == turns.len() => Repeat::First,
+                _ => Repeat::None,
+            };
             let mut pairs: Vec<(&mut Job, Option<Fed>)> = jobs.iter_mut().zip(fed).collect();
             together(&mut pairs, &|(job, fed)| match fed.take() {
-                Some(fed) => job.turn(reference, &fed, sample, again, allowed),
+                Some(fed) => job.turn(reference, &fed, sample, repeat, allowed),
                 None => Ok(()),
             })?;
         }
@@ -451,7 +468,7 @@ impl Job {
         reference: &dyn Engine,
         (inputs, expected): &Fed,
         sample: usize,
-        again: bool,
+        repeat: Repeat,
         allowed: Allowed,
     ) -> Result<(), Stop> {
         let Some(session) = &mut self.session else { return Ok(()) };
@@ -460,10 +477,12 @@ impl Job {
             Ok(outputs) => outputs,
             Err(error) => return self.fail(&error),
         };
+        let again = repeat == Repeat::Second;
+        let hash = |tensor: &Tensor| if repeat == Repeat::None { 0 } else { fingerprint(tensor) };
         let looks: Vec<(judge::Look, u64)> = {
             use rayon::prelude::*;
             let look = |(name, value, _): &(String, ValueId, usize)| match (outputs.get(name), expected.get(value)) {
-                (Some(result), Some(expected)) => (judge::look(expected, result), fingerprint(result)),
+                (Some(result), Some(expected)) => (judge::look(expected, result), hash(result)),
                 (_, None) => (judge::Look { relative: 0.0, nothing: true }, 0),
                 (None, _) => (judge::Look { relative: f64::INFINITY, nothing: false }, 0),
             };
@@ -475,7 +494,7 @@ impl Job {
             own.relative = own.relative.filter(|_| look.relative.is_finite()).map(|most| most.max(look.relative));
             let moved = again && self.before[index] != *hash;
             // The second time only what changed says more than the first.
-            if !look.nothing && (!again || moved) {
+            if !look.nothing && (!again || moved) && self.question.turns != Turns::Look {
                 suspects.push((index, moved));
             }
             if let Some(wrong) = own.wrong.as_mut().filter(|_| moved) {
@@ -518,16 +537,19 @@ impl Job {
             .collect();
         // Only what is needed is run again: the nodes behind the suspects.
         let mut small = judge::behind(&self.assembly.model, &wanted);
+        let inputs = &judge::read_by(&small, inputs);
         let known = suspects.iter().filter_map(|(index, _)| {
             let (name, value, _) = &self.assembly.outputs[*index];
             Some((name.clone(), expected.get(value)?.clone()))
         });
         let known: Tensors = known.collect();
-        let expectation = match judge::expectation(reference, &small, inputs, Some(known.clone()), precision) {
+        // What is only measured needs no second draw.
+        let draws = if self.question.turns == Turns::Once { 1 } else { 2 };
+        let expectation = match judge::drawn(reference, &small, inputs, Some(known.clone()), precision, draws) {
             Ok(expectation) => expectation,
             Err(error) => {
                 small = pieces::loosened(&small).ok_or(error)?;
-                judge::expectation(reference, &small, inputs, Some(known), precision)?
+                judge::drawn(reference, &small, inputs, Some(known), precision, draws)?
             }
         };
         let setting = judge::Setting { engine: reference, model: &small, inputs };
@@ -598,10 +620,13 @@ fn note(seen: &mut Seen, judged: Judged, sample: usize, unstable: bool, batched:
 fn fingerprint(tensor: &Tensor) -> u64 {
     let bytes = tensor.to_bytes().unwrap_or_default();
     let mut hash = 0xcbf2_9ce4_8422_2325u64;
-    for chunk in bytes.chunks(8) {
-        let mut word = [0u8; 8];
-        word[..chunk.len()].copy_from_slice(chunk);
+    let mut add = |word: [u8; 8]| {
         hash = (hash ^ u64::from_le_bytes(word)).wrapping_mul(0x0000_0100_0000_01b3).rotate_left(29);
-    }
+    };
+    let (words, rest) = bytes.as_chunks::<8>();
+    words.iter().for_each(|&word| add(word));
+    let mut last = [0u8; 8];
+    last[..rest.len()].copy_from_slice(rest);
+    add(last);
     hash
 }

@@ -10,7 +10,7 @@ use sha2::{Digest, Sha256};
 
 use crate::engine::{Tensors, samples};
 use crate::graph::freeze::{self, Freeze};
-use crate::graph::{Graph, GraphError, Model, NodeId, ValueId, fold, inline, shapes};
+use crate::graph::{Graph, GraphError, Model, Node, NodeId, ValueId, fold, inline, shapes};
 use crate::inspect::layer_names;
 use crate::onnx::DType;
 
@@ -33,6 +33,8 @@ pub struct Subject {
     pub layers: Vec<String>,
     /// Nodes that cannot be tested, and why.
     pub skipped: Vec<(String, String)>,
+    /// Nodes that compute constants alone: they are folded before the target sees them, as every compiler does.
+    pub folded: Vec<String>,
     /// The batch that was chosen, where the model leaves it free.
     pub batch: Option<i64>,
     /// What tells this model and these inputs from others.
@@ -67,14 +69,16 @@ impl Subject {
                 }
             }
         }
-        if !batch_is_free(&model) {
-            sizes.batch = None;
-        }
         let batch = sizes.batch;
         freeze::freeze(&mut model, &sizes)?;
         let (assumed, _) = freeze::assumed(&model);
         freeze::freeze(&mut model, &assumed)?;
         shapes::infer(&mut model)?;
+        let own = |graph: &Graph| -> Vec<String> {
+            let computes = |node: &&Node| !["Constant", "Identity"].contains(&node.op_type.as_str());
+            graph.nodes().map(|(_, node)| node).filter(computes).map(|node| node.name.clone()).collect()
+        };
+        let mut folded = own(&model.graph);
         fold::fold_constants(&mut model)?;
         shapes::infer(&mut model)?;
         let samples: Vec<Tensors> = match given.is_empty() {
@@ -83,8 +87,10 @@ impl Subject {
         };
         let (atoms, skipped) = atoms(&model.graph);
         let (layers, layer_of) = layers(&model.graph, &atoms);
+        let left: HashSet<&str> = model.graph.nodes().map(|(_, node)| node.name.as_str()).collect();
+        folded.retain(|name| !left.contains(name.as_str()));
         let digest = digest(&model, &samples);
-        Ok(Self { model, samples, atoms, layer_of, layers, skipped, batch, digest })
+        Ok(Self { model, samples, atoms, layer_of, layers, skipped, folded, batch, digest })
     }
 
     /// What to call a node.
@@ -132,6 +138,9 @@ fn atoms(graph: &Graph) -> (Vec<Vec<NodeId>>, Vec<(String, String)>) {
         if RANDOM.contains(&node.op_type.as_str()) {
             skipped.push((graph.label(id), "its result is random".into()));
             continue;
+        }
+        if node.is("If") {
+            skipped.push((graph.label(id), "of its branches only those that these inputs take are tried".into()));
         }
         let untyped = |value: &ValueId| graph.value(*value).dtype.is_none() && graph.constant(*value).is_none();
         let mut joined: Vec<usize> = node

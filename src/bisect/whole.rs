@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashSet};
 
 use super::pieces::Piece;
-use super::probe::{LAYERS, Outcome, Seen, Stop, WHOLE};
+use super::probe::{LARGE_LAYERS, LAYERS, Outcome, REST, Seen, Stop, WHOLE};
 use super::search::{Hunt, differs, hold};
 use crate::graph::{NodeId, ValueId};
 
@@ -24,7 +24,8 @@ impl Hunt<'_, '_> {
             if shows.is_empty() {
                 return Ok(Outcome::Ran(Vec::new()));
             }
-            let outcome = self.lab.probe(&[Piece { nodes, shows }], WHOLE)?;
+            let question = if self.findings.faults.is_empty() { WHOLE } else { REST };
+            let outcome = self.lab.probe(&[Piece { nodes, shows }], question)?;
             if !self.refuse(&outcome) {
                 return Ok(outcome);
             }
@@ -126,13 +127,31 @@ impl Hunt<'_, '_> {
                 }
             }
         }
-        let mut shows = self.outputs(&nodes);
-        let outputs = shows.clone();
-        let ends: Vec<ValueId> = end_of.values().copied().filter(|value| !outputs.contains(value)).collect();
-        shows.extend(ends);
-        let outcome = self.lab.probe(&[Piece { nodes, shows }], LAYERS)?;
-        let Outcome::Ran(seen) = &outcome else { return Ok(()) };
-        for seen in seen {
+        let outputs = self.outputs(&nodes);
+        // As many ends at a time as there is room for.
+        let mut groups = vec![outputs.clone()];
+        let mut bytes = outputs.iter().map(|&value| subject.bytes(value)).sum::<usize>();
+        for value in end_of.values().copied().filter(|value| !outputs.contains(value)) {
+            bytes += subject.bytes(value);
+            if bytes > self.lab.reference.budget {
+                groups.push(Vec::new());
+                bytes = subject.bytes(value);
+            }
+            if let Some(group) = groups.last_mut() {
+                group.push(value);
+            }
+        }
+        let mut seen: Vec<Seen> = Vec::new();
+        let large = groups.len() > 1;
+        for (index, shows) in groups.into_iter().enumerate().filter(|(_, shows)| !shows.is_empty()) {
+            // The outputs are among the first; their noise says below whether they are off.
+            let look = large && (index > 0 || !self.findings.faults.is_empty());
+            let question = if look { LARGE_LAYERS } else { LAYERS };
+            let outcome = self.lab.probe(&[Piece { nodes: nodes.clone(), shows }], question)?;
+            let Outcome::Ran(own) = outcome else { return Ok(()) };
+            seen.extend(own);
+        }
+        for seen in &seen {
             for (layer, value) in &end_of {
                 if graph.value(*value).name == seen.value {
                     let errors = &mut self.findings.layers[*layer];

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use super::{Failure, Outcome, progress::Progress, screen, sizes::Sizes};
+use crate::bisect::groups::{groups, span};
 use crate::bisect::judge::Precision;
 use crate::bisect::prepared::{Parts, bisect_parts};
 use crate::bisect::reduce::reduce;
@@ -78,6 +79,9 @@ pub struct Args {
     /// Folder for the report and, for each fault, a folder that shows it to others
     #[arg(short, long, value_name = "DIR")]
     output: Option<PathBuf>,
+    /// Write a folder for every fault; of several that are alike only the worst gets one otherwise
+    #[arg(long, requires = "output")]
+    all_repros: bool,
     /// Try the rewrites that could answer the faults, and write what heals as an overlay of the target
     #[arg(long)]
     heal: bool,
@@ -154,7 +158,10 @@ pub fn run(args: Args) -> Outcome {
     }
     if let Some(folder) = &args.output {
         progress.step("writing");
-        for proof in &mut proofs {
+        // Of faults that are alike one is shown, and stands for all.
+        let groups = groups(&report.faults);
+        let shown = |fault: usize| args.all_repros || groups.iter().any(|group| group.example == fault);
+        for proof in proofs.iter_mut().filter(|proof| shown(proof.fault)) {
             let fault = &report.faults[proof.fault];
             let failed =
                 matches!(fault.kind, Kind::CompileError | Kind::Crash).then(|| fault.code.as_deref()).flatten();
@@ -162,10 +169,17 @@ pub fn run(args: Args) -> Outcome {
                 reduce(proof, failed, reference.engine.as_ref(), &suspect);
             }
         }
-        for proof in &proofs {
+        for proof in proofs.iter().filter(|proof| shown(proof.fault)) {
             let fault = report.faults[proof.fault].clone();
             let path = repro::write(folder, proof.fault + 1, &report, &fault, proof).map_err(Failure::environment)?;
             report.faults[proof.fault].repro = Some(path.display().to_string());
+        }
+        for group in &groups {
+            let own = report.faults[group.example].repro.clone();
+            for &member in &group.members {
+                let repro = &mut report.faults[member].repro;
+                *repro = repro.take().or_else(|| own.clone());
+            }
         }
         write_report(folder, &report, &proofs)?;
     }
@@ -341,9 +355,24 @@ fn story(report: &Report) {
         if report.rounds == DType::Float { String::new() } else { format!(", {} rounding allowed", report.rounds) }
     ));
     table(report);
-    for (index, fault) in report.faults.iter().enumerate() {
+    for group in groups(&report.faults) {
         say("");
-        say(&format!("{}. {}", index + 1, fault.nodes.join(", ")));
+        let fault = &report.faults[group.example];
+        let name = |&index: &usize| report.faults[index].nodes.join(", ");
+        match group.members.len() {
+            1 => say(&format!("{}. {}", group.example + 1, fault.nodes.join(", "))),
+            alike => {
+                say(&format!("{}. {alike} places alike: {}", group.example + 1, fault.nodes.join(", ")));
+                let others: Vec<&usize> = group.members.iter().filter(|&&index| index != group.example).collect();
+                others.iter().take(NAMED).for_each(|index| say(&format!("   also       {}", name(index))));
+                if others.len() > NAMED {
+                    say(&format!("   and {} more, which --json lists", others.len() - NAMED));
+                }
+                if let Some((least, most)) = span(&group, &report.faults) {
+                    say(&format!("   Off by {least:.1e} to {most:.1e}; of the first, which is the worst:"));
+                }
+            }
+        }
         sentences(fault).iter().for_each(|said| say(&format!("   {said}")));
         if let Some(repro) = &fault.repro {
             say(&format!("   repro      {repro}/"));
@@ -361,7 +390,11 @@ fn story(report: &Report) {
     }
     let verdict = match report.verdict {
         Verdict::Healthy => "healthy: no node, no layer and no output is further off than noise explains".to_string(),
-        Verdict::Faulty => format!("faulty: {}", count(report.faults.len(), "fault")),
+        Verdict::Faulty => {
+            let (faults, kinds) = (report.faults.len(), groups(&report.faults).len());
+            let of = if kinds < faults { format!(" of {}", count(kinds, "kind")) } else { String::new() };
+            format!("faulty: {}{of}", count(faults, "fault"))
+        }
         Verdict::Nondeterministic => "nondeterministic: each run gives something else".to_string(),
         Verdict::Inconclusive => "inconclusive".to_string(),
     };
@@ -371,6 +404,11 @@ fn story(report: &Report) {
         probes.compiles, probes.runs, probes.cached, probes.seconds
     ));
 }
+
+/// How much of what a target says is shown on the terminal, in characters.
+const REASON: usize = 200;
+/// How many of the faults that are like another one are named on the terminal.
+const NAMED: usize = 5;
 
 fn count(count: usize, what: &str) -> String {
     if count == 1 { format!("1 {what}") } else { format!("{count} {what}s") }
@@ -418,7 +456,17 @@ fn sentences(fault: &Fault) -> Vec<String> {
         true => String::new(),
         false => format!(", in batch elements {}", list(&fault.batch_elements)),
     };
-    said.push(format!("{operators} {what}{code}{elements}, on the inputs that the reference computes."));
+    match fault.kind {
+        Kind::WrongValues | Kind::Nan => {
+            said.push(format!("{operators} {what}{code}{elements}, on the inputs that the reference computes."));
+        }
+        _ => {
+            let alone = if fault.confirmed { ", and does so again on its own" } else { "" };
+            said.push(format!("{operators} {what}{code}{alone}."));
+            let reason: String = fault.reason.lines().next().unwrap_or_default().chars().take(REASON).collect();
+            said.push(format!("In the target's words: {reason}"));
+        }
+    }
     if let Some(shape) = fault.fingerprint {
         said.push(format!("It is a {}: {}.", shape.name(), shape.says()));
     }

@@ -11,8 +11,10 @@ mod builtin;
 mod library;
 mod placement;
 mod provider;
+mod shared;
 mod value;
 
+use ort::AsPointer;
 use ort::session::Session as OrtRuntimeSession;
 use ort::session::builder::{GraphOptimizationLevel, SessionBuilder};
 use serde::{Deserialize, Serialize};
@@ -81,6 +83,11 @@ impl Ort {
         }
     }
 
+    /// Whether sessions are made to take little memory: the reference's are many.
+    fn is_frugal(&self) -> bool {
+        self.optimisation == Optimisation::Off && self.provider.is_none()
+    }
+
     fn runtime(&self) -> Option<&str> {
         self.provider.as_ref().and_then(|provider| provider.runtime.as_deref())
     }
@@ -98,6 +105,9 @@ impl Ort {
             builder = builder.with_optimization_level(level).map_err(|error| error.to_string())?;
             if self.threads > 0 {
                 builder = builder.with_intra_threads(self.threads).map_err(|error| error.to_string())?;
+            }
+            if self.is_frugal() {
+                builder = frugal(builder)?;
             }
             if self.provider.is_some() {
                 let (key, value) = placement::RECORD;
@@ -171,9 +181,13 @@ impl Engine for Ort {
         let name = self.name();
         let failed = |problem: String| EngineError::Compile { engine: name.clone(), code: None, problem };
         let expanded = emulate::with_casts(model);
-        let proto = expanded.as_ref().unwrap_or(model).to_proto();
+        let mut proto = expanded.as_ref().unwrap_or(model).to_proto();
+        let mut weights = Vec::new();
         let start = || -> Result<OrtRuntimeSession, EngineError> {
             let mut builder = self.builder()?;
+            if self.is_frugal() {
+                (builder, weights) = shared::share(&mut proto, builder).map_err(failed)?;
+            }
             let made = if prost::Message::encoded_len(&proto) > LARGE {
                 let folder = tempfile::tempdir().map_err(|error| failed(error.to_string()))?;
                 let path = folder.path().join("model.onnx");
@@ -188,8 +202,20 @@ impl Engine for Ort {
         let placement = self.placement(&session, model)?;
         let outputs = model.graph.outputs.iter().map(|&id| model.graph.value(id).name.clone()).collect();
         let inputs = session.inputs().iter().map(|input| input.name().to_string()).collect();
-        Ok(Box::new(OrtSession { name, session, inputs, outputs, placement }))
+        Ok(Box::new(OrtSession { name, session, inputs, outputs, placement, _weights: weights }))
     }
+}
+
+/// A session that holds no memory and no core once its run is over: references are many, and each runs once or twice.
+///
+/// With an arena, one result that is kept keeps everything that the session ever allocated, rounded up to a power of two.
+fn frugal(mut builder: SessionBuilder) -> Result<SessionBuilder, String> {
+    // SAFETY: the options are alive and ours alone; the status that comes back is taken over by the error.
+    unsafe {
+        let status = (ort::api().DisableCpuMemArena)(builder.ptr_mut());
+        ort::Error::result_from_status(status).map_err(|error| error.message().to_string())?;
+    }
+    builder.with_config_entry("session.force_spinning_stop", "1").map_err(|error| error.to_string())
 }
 
 /// Names the node where ONNX Runtime says that it has no such operator.
@@ -218,6 +244,8 @@ struct OrtSession {
     inputs: Vec<String>,
     outputs: Vec<String>,
     placement: Option<Placement>,
+    /// What the session reads of porter's own memory; dropped after it.
+    _weights: Vec<bytes::Bytes>,
 }
 
 impl Session for OrtSession {

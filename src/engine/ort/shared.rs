@@ -1,0 +1,49 @@
+//! Large weights handed to ONNX Runtime beside the model, so that the message that goes over is small.
+//!
+//! A model from memory is there three times while ONNX Runtime reads it: the bytes, the message read from them, and the
+//! weights. With the large ones declared as external and given as values over porter's own bytes, two of these go.
+
+use bytes::Bytes;
+use ort::session::builder::SessionBuilder;
+
+use super::value::{self, Input};
+use crate::onnx::proto::{LOCATION_EXTERNAL, ModelProto, StringStringEntryProto, TensorProto};
+
+/// Weights of fewer bytes stay in the message.
+const LARGE: usize = 1 << 16;
+/// Models with less in large weights go over whole: they are little anyway.
+const WORTH_IT: usize = 1 << 24;
+
+/// Takes the large weights out of a message and gives them to the builder. The bytes that come back are what ONNX Runtime
+/// reads: they must outlive the session.
+///
+/// # Errors
+/// ONNX Runtime does not take a value.
+pub(super) fn share(
+    model: &mut ModelProto,
+    mut builder: SessionBuilder,
+) -> Result<(SessionBuilder, Vec<Bytes>), String> {
+    let mut kept = Vec::new();
+    let Some(graph) = &mut model.graph else { return Ok((builder, kept)) };
+    // What is also an input may be given by whoever runs the model.
+    let inputs: Vec<&str> = graph.input.iter().filter_map(|input| input.name.as_deref()).collect();
+    let large = |tensor: &TensorProto| {
+        let bytes = tensor.raw_data.as_ref().map_or(0, |data| data.len());
+        if bytes >= LARGE && !inputs.contains(&tensor.name()) { bytes } else { 0 }
+    };
+    if graph.initializer.iter().map(large).sum::<usize>() < WORTH_IT {
+        return Ok((builder, kept));
+    }
+    let chosen: Vec<bool> = graph.initializer.iter().map(|tensor| large(tensor) > 0).collect();
+    for (tensor, _) in graph.initializer.iter_mut().zip(chosen).filter(|(_, chosen)| *chosen) {
+        let Ok(Input { value, bytes }) = value::to_ort(tensor) else { continue }; // a type that stays in the message
+        builder = builder.with_external_initializer(tensor.name(), value).map_err(|error| error.to_string())?;
+        let length = tensor.raw_data.take().map_or(0, |data| data.len());
+        let entry = |key: &str, value: String| StringStringEntryProto::new(key, value);
+        tensor.data_location = Some(LOCATION_EXTERNAL);
+        tensor.external_data =
+            vec![entry("location", "beside".into()), entry("offset", "0".into()), entry("length", length.to_string())];
+        kept.push(bytes);
+    }
+    Ok((builder, kept))
+}

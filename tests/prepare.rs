@@ -63,6 +63,20 @@ fn every_test_model_is_prepared_for_every_target() {
     common::snapshots().bind(|| insta::assert_snapshot!("prepare-every-model-and-target", table));
 }
 
+/// Every model with the check, each on another target: the table above is made without, for its time.
+#[test]
+fn every_test_model_agrees_with_its_bundle() {
+    let folder = tempfile::tempdir().unwrap();
+    let output = folder.path().join("bundle");
+    for (number, path) in common::model_paths().iter().enumerate() {
+        let target = TARGETS[number % TARGETS.len()];
+        let m = manifest(path, target, &output, &[]);
+        let stem = path.file_stem().unwrap().to_string_lossy();
+        assert_eq!(m["check"]["status"], "same", "{stem} on {target}: {}", m["check"]["story"]);
+        assert_ne!(m["check"]["engine"], "none", "{stem} on {target}");
+    }
+}
+
 #[test]
 fn yolo26l_for_neuron_is_one_accelerator_part_in_bfloat16_and_one_host_part() {
     let folder = tempfile::tempdir().unwrap();

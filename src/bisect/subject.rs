@@ -14,10 +14,6 @@ use crate::graph::{Graph, GraphError, Model, Node, NodeId, ValueId, fold, inline
 use crate::inspect::layer_names;
 use crate::onnx::DType;
 
-/// Operators whose result is random, so that no two runs agree.
-const RANDOM: [&str; 6] =
-    ["RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Bernoulli", "Multinomial"];
-
 /// A model ready to be taken apart.
 #[derive(Clone, Debug)]
 pub struct Subject {
@@ -135,7 +131,7 @@ fn atoms(graph: &Graph) -> (Vec<Vec<NodeId>>, Vec<(String, String)>) {
         if node.writes().all(|value| graph.constant(value).is_some()) {
             continue;
         }
-        if RANDOM.contains(&node.op_type.as_str()) {
+        if node.is_random() && !node.is("If") {
             skipped.push((graph.label(id), "its result is random".into()));
             continue;
         }

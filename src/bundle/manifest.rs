@@ -47,6 +47,9 @@ pub struct Manifest {
     pub cpu_reasons: Vec<CpuReason>,
     /// Nodes of target parts that stay float32 while the part computes in less, and why.
     pub float32_nodes: Vec<Float32Node>,
+    /// Constants of target parts with numbers beyond what the part's type holds, which became its largest.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub clamped: Vec<String>,
     /// What the outputs mean and what is left to do with them; null where nothing is known.
     pub postprocess: Option<Postprocess>,
     /// Every file in the bundle's folder, sorted: anything else there is not porter's.
@@ -170,6 +173,9 @@ pub struct Rewrite {
     /// Why there is no proof, where there is none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unproven: Option<String>,
+    /// Where the rule changes values on purpose: what makes up for it on the host.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub answered_by: Option<String>,
 }
 
 /// A known fault that the model meets on this target.

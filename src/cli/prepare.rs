@@ -215,7 +215,7 @@ fn summary(args: &Args, folder: &Path, prepared: &Prepared, checked: Option<&che
     }
     for (index, part) in m.parts.iter().enumerate() {
         let outputs: Vec<String> = part.outputs.iter().map(ToString::to_string).collect();
-        let inputs: Vec<&str> = part.inputs.iter().map(|input| input.name.as_str()).collect();
+        let inputs: Vec<String> = part.inputs.iter().map(|input| input.name.clone()).collect();
         let label = if index == 0 { "parts" } else { "" };
         line(
             label,
@@ -224,8 +224,8 @@ fn summary(args: &Args, folder: &Path, prepared: &Prepared, checked: Option<&che
                 index + 1,
                 part.device,
                 part.nodes.len(),
-                inputs.join(", "),
-                outputs.join(", ")
+                shortened(&inputs, args.explain),
+                shortened(&outputs, args.explain)
             ),
         );
     }
@@ -249,6 +249,15 @@ fn summary(args: &Args, folder: &Path, prepared: &Prepared, checked: Option<&che
     );
 }
 
+/// The names, of many only the first, unless `all` are asked for.
+fn shortened(names: &[String], all: bool) -> String {
+    const SHOWN: usize = 6;
+    match names.len().saturating_sub(SHOWN) {
+        more if all || more < 2 => names.join(", "),
+        more => format!("{} and {more} more", names[..SHOWN].join(", ")),
+    }
+}
+
 /// `YOLO26l, detect, 671 nodes, 26.3 M parameters, images 1x3x640x640`.
 fn describe(prepared: &Prepared) -> String {
     let m = &prepared.manifest;
@@ -259,7 +268,7 @@ fn describe(prepared: &Prepared) -> String {
         count @ 0..1_000_000 => format!("{:.1} k parameters", count as f64 / 1e3),
         count => format!("{:.1} M parameters", count as f64 / 1e6),
     });
-    words.extend(m.inputs.iter().take(3).map(ToString::to_string));
+    words.push(shortened(&m.inputs.iter().map(ToString::to_string).collect::<Vec<_>>(), false));
     words.join(", ")
 }
 

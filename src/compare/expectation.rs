@@ -130,6 +130,21 @@ pub struct Report {
     pub findings: Vec<Finding>,
 }
 
+impl Report {
+    /// What is left of it where tensors hang on random numbers: no two runs agree, so a difference says nothing.
+    pub fn excusing_random(mut self, is_random: &dyn Fn(&str) -> bool) -> Self {
+        for finding in self.findings.iter_mut().filter(|finding| is_random(&finding.name)) {
+            // Sizes and types, where they are others, are no matter of chance.
+            if finding.metrics.as_ref().is_some_and(|metrics| !metrics.equal) {
+                finding.verdict = Verdict::Unclear;
+                finding.reason = "it hangs on random numbers that the model draws: no two runs agree".into();
+            }
+        }
+        self.verdict = self.findings.iter().map(|finding| finding.verdict).max().unwrap_or(Verdict::Same);
+        self
+    }
+}
+
 impl Expectation {
     /// What a model gives, and what it gives in draws of a type's noise.
     pub fn new(reference: IndexMap<String, Tensor>, draws: Vec<IndexMap<String, Tensor>>, dtype: DType) -> Self {

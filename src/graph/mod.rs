@@ -20,7 +20,7 @@ mod value;
 #[cfg(test)]
 pub mod builder;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 pub use error::GraphError;
@@ -107,6 +107,17 @@ impl Graph {
     /// Inputs of the file that have an initializer as well: a default, which the caller may override.
     pub fn inputs_with_default(&self) -> Vec<ValueId> {
         self.listed_inputs.iter().copied().filter(|&id| self.initializer(id).is_some()).collect()
+    }
+
+    /// Every value that hangs on random numbers, see [`Node::is_random`].
+    pub fn random_values(&self) -> HashSet<ValueId> {
+        let mut found = HashSet::new();
+        for (_, node) in self.nodes() {
+            if node.is_random() || node.reads().any(|value| found.contains(&value)) {
+                found.extend(node.writes());
+            }
+        }
+        found
     }
 
     /// The ids of every node, in topological order.

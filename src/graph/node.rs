@@ -152,6 +152,16 @@ impl Node {
         self.domain.is_empty() || self.domain == "ai.onnx"
     }
 
+    /// Whether it draws random numbers, here or in a graph inside it, so that no two runs agree. An operator with a seed
+    /// counts too: what a seed gives is the engine's own.
+    pub fn is_random(&self) -> bool {
+        const RANDOM: [&str; 6] =
+            ["RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Bernoulli", "Multinomial"];
+        let inside = |graph: &Graph| graph.nodes().any(|(_, node)| node.is_random());
+        self.is_standard() && RANDOM.contains(&self.op_type.as_str())
+            || self.subgraphs().any(|(_, graph)| inside(graph))
+    }
+
     /// The value of an attribute.
     pub fn attr(&self, name: &str) -> Option<&AttributeValue> {
         self.attributes.iter().find(|a| a.name == name).map(|a| &a.value)

@@ -10,6 +10,7 @@
 //! Nothing here knows an operator or a model by name.
 
 mod border;
+pub mod example;
 mod stages;
 mod work;
 mod worth;

@@ -290,7 +290,10 @@ impl<'a> Judged<'a> {
             })
         };
         expectation.reference.retain(|name, tensor| is_output(name) || alike(name, tensor));
-        let mut findings = expectation.judge(result).findings;
+        let graph = &self.original.graph;
+        let random = graph.random_values();
+        let is_random = |name: &str| graph.value_named(name).is_some_and(|value| random.contains(&value));
+        let mut findings = expectation.judge(result).excusing_random(&is_random).findings;
         findings.iter_mut().for_each(refuse_new_nan);
         findings.retain(|finding| is_output(&finding.name) || finding.verdict == Verdict::Differs);
         findings
@@ -420,12 +423,14 @@ fn conclude(
     let how = if dtype == DType::Float { String::new() } else { format!(", {} emulated", dtype.spelled()) };
     let itself = if ["cpu", "ort"].contains(&target) { String::new() } else { format!("; not run on {target} itself") };
     lines.push(format!("on {count}, model and parts run by {engine}{how}{itself}"));
+    let unclear = outputs.iter().find(|finding| finding.verdict == Verdict::Unclear);
     let story = match outputs.iter().find(|finding| finding.verdict == Verdict::Differs) {
         Some(finding) => {
             format!("the bundle does not compute what the model computes: output {}: {}", finding.name, finding.reason)
         }
         None if verdict == Verdict::Unclear => format!(
-            "nothing is shown to be wrong on {samples} samples ({engine}), nor right: rounding alone makes as much of a difference"
+            "nothing is shown to be wrong on {samples} samples ({engine}), nor right: {}",
+            unclear.map_or("", |finding| finding.reason.as_str())
         ),
         None => format!("every output agrees on {samples} samples ({engine})"),
     };

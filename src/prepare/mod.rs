@@ -92,6 +92,8 @@ pub enum PrepareError {
         "rule {rule} changed what {nodes} compute: {why}. This is a fault of the rule; leave it out of the target's `rewrites`"
     )]
     Misshapen { rule: String, nodes: String, why: String },
+    #[error("rule {rule} cannot say which nodes it sends to the host: {error}")]
+    Moves { rule: String, error: crate::rewrite::MatcherError },
     #[error(transparent)]
     Dtype(#[from] DtypeError),
     #[error(transparent)]

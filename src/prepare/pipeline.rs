@@ -10,7 +10,7 @@ use crate::graph::{Graph, GraphError, Model, Node, NodeId, ValueId, flops, fold,
 use crate::onnx::DType;
 use crate::partition::{self, Device, Plan};
 use crate::postprocess;
-use crate::rewrite::{self, ProofError, Rule, RuleSet};
+use crate::rewrite::{self, Keeps, ProofError, Rule, RuleSet};
 use crate::target::{self, Answer, Cost, Head, QuirkHit, Target};
 
 /// Operators that choose among predictions: where a detector's own answer begins.
@@ -164,7 +164,7 @@ fn attempt(mut model: Model, wishes: &Wishes, step: &dyn Fn(&str)) -> Result<Pre
     let chosen = choose(rules, target, &met.quirks)?;
     let settings = rewrite::Options { record: options.prove, ..Default::default() };
     let applied = rewrite::apply(&mut model, &chosen, &settings)?;
-    let rewrites = record(&applied, options.prove, step)?;
+    let mut rewrites = record(&applied, options.prove, step)?;
 
     step("partition");
     let assessment = target::assess(&model, target, &setting);
@@ -181,6 +181,7 @@ fn attempt(mut model: Model, wishes: &Wishes, step: &dyn Fn(&str)) -> Result<Pre
             refusals.entry(id).or_insert_with(|| said.clone());
         }
     }
+    rewrites.extend(to_host(&chosen, &model, &mut refusals)?);
     let head = options.head.unwrap_or(target.head);
     if head == Head::Raw {
         refuse_selection(&model.graph, &mut refusals);
@@ -204,6 +205,7 @@ fn attempt(mut model: Model, wishes: &Wishes, step: &dyn Fn(&str)) -> Result<Pre
     let mut lowered = Vec::new();
     let mut float32_parts = Vec::new();
     let mut float32_nodes = Vec::new();
+    let mut clamped = Vec::new();
     let names = part_names(&plan);
     for (part, name) in plan.parts.iter().zip(names) {
         let mut piece = model.with_graph(model.graph.extract(&part.nodes, &part.inputs, &part.outputs));
@@ -212,7 +214,7 @@ fn attempt(mut model: Model, wishes: &Wishes, step: &dyn Fn(&str)) -> Result<Pre
             float32_parts.push(piece.clone()); // weights are shared
         }
         if part.device == Device::Target {
-            target::dtype::apply(&mut piece, &policy)?;
+            clamped.extend(target::dtype::apply(&mut piece, &policy)?.clamped);
             dtype = own_type(&piece.graph);
             float32_nodes.extend(
                 policy
@@ -309,6 +311,7 @@ fn attempt(mut model: Model, wishes: &Wishes, step: &dyn Fn(&str)) -> Result<Pre
         quirks,
         cpu_reasons: cpu_reasons(&model.graph, &plan),
         float32_nodes,
+        clamped,
         postprocess,
         files: Vec::new(),
         check: None,
@@ -354,6 +357,31 @@ fn refuse_selection(graph: &Graph, refusals: &mut HashMap<NodeId, String>) {
             refusals.entry(id).or_insert_with(|| "--head raw leaves the selection out".into());
         }
     }
+}
+
+/// Sends to the host what rules say belongs there; one entry for the manifest a place.
+fn to_host(
+    chosen: &[&Rule],
+    model: &Model,
+    refusals: &mut HashMap<NodeId, String>,
+) -> Result<Vec<manifest::Rewrite>, PrepareError> {
+    let mut entries = Vec::new();
+    for rule in chosen {
+        let Some(moves) = &rule.moves else { continue };
+        let found = moves.matcher.find(&model.graph, model.opset());
+        let found = found.map_err(|error| PrepareError::Moves { rule: rule.name.clone(), error })?;
+        for place in found {
+            let nodes = place.nodes.iter().map(|&node| model.graph.label(node)).collect();
+            for node in place.nodes {
+                refusals.entry(node).or_insert_with(|| format!("the rule {} sends it to the host", rule.name));
+            }
+            // Nothing is computed otherwise, so there is nothing to be shown but the check of the whole.
+            let unproven = Some("nothing is rewritten; the check of the bundle covers it".to_string());
+            let rule = rule.name.clone();
+            entries.push(manifest::Rewrite { rule, nodes, max_abs: None, cosine: None, unproven, answered_by: None });
+        }
+    }
+    Ok(entries)
 }
 
 /// Takes the CPU part at the end away; what it read becomes the model's output, beside what earlier parts give.
@@ -463,6 +491,10 @@ fn record(
         max_abs: None,
         cosine: None,
         unproven: None,
+        answered_by: match &one.keeps {
+            Keeps::Changes { answered_by } => Some(answered_by.clone()),
+            _ => None,
+        },
     };
     if !prove || applied.is_empty() {
         return Ok(applied.iter().map(entry).collect());

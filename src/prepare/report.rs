@@ -93,6 +93,10 @@ fn write_page(page: &mut String, m: &Manifest) -> std::fmt::Result {
         writeln!(page, "\n## In float32, and why\n")?;
         m.float32_nodes.iter().try_for_each(|one| writeln!(page, "- `{}`: {}", one.node, one.reason))?;
     }
+    if !m.clamped.is_empty() {
+        let dtype = m.dtype.spelled();
+        writeln!(page, "\nNumbers beyond the largest of {dtype} became that: {}.", names(&m.clamped))?;
+    }
     if let Some(post) = &m.postprocess {
         writeln!(page, "\n## What the outputs mean\n")?;
         match post.step.as_str() {
@@ -152,6 +156,13 @@ pub fn by_rule(rewrites: &[Rewrite]) -> indexmap::IndexMap<&str, Vec<&Rewrite>> 
 
 /// What was shown of a rule's applications: `proven, difference 0`.
 pub fn proof(applied: &[&Rewrite]) -> String {
+    match applied.iter().find_map(|one| one.answered_by.as_deref()) {
+        Some(answer) => format!("changes values on purpose; to be answered by {answer} ({})", shown(applied)),
+        None => shown(applied),
+    }
+}
+
+fn shown(applied: &[&Rewrite]) -> String {
     if let Some(why) = applied.iter().find_map(|one| one.unproven.as_deref()) {
         return format!("not proven: {why}");
     }

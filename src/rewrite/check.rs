@@ -26,15 +26,20 @@ pub struct Checked {
     pub problem: Option<String>,
 }
 
-/// Runs the examples of a rule. A rule that the partition carries out has no pattern to be tried here.
+/// Runs the examples of a rule. One that the partition carries out is tried there: none of its examples come back.
 pub fn check(rule: &Rule, engine: &dyn Engine) -> Vec<Checked> {
-    if rule.does == Some(Action::CutTail) {
-        return Vec::new();
+    match rule.does.is_some_and(Action::is_of_the_partition) {
+        true => Vec::new(),
+        false => each(rule, &|example| one(rule, example, engine)),
     }
+}
+
+/// The examples of a rule, tried as `try_one` tries one.
+pub fn each(rule: &Rule, try_one: &dyn Fn(&Example) -> Result<Compared, String>) -> Vec<Checked> {
     let each = rule.examples.iter().enumerate().map(|(index, example)| {
         let mut checked =
             Checked { number: index + 1, shows: example.shows.clone(), proof: None, unproven: None, problem: None };
-        match one(rule, example, engine) {
+        match try_one(example) {
             Ok(Compared::Run(proof)) => checked.proof = Some(proof),
             Ok(Compared::AsText(why)) => checked.unproven = Some(why),
             Ok(Compared::Unchanged) => {}
@@ -46,7 +51,8 @@ pub fn check(rule: &Rule, engine: &dyn Engine) -> Vec<Checked> {
 }
 
 /// How an example that holds was seen to hold.
-enum Compared {
+#[derive(Debug)]
+pub enum Compared {
     /// Both sides were run.
     Run(Proof),
     /// Both sides are the same text; the engine lacks an operator.

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::rule::Rule;
+use super::rule::{Action, Rule};
 
 /// The page as Markdown.
 pub fn page(rules: &[&Rule]) -> String {
@@ -48,7 +48,11 @@ say. An output that the pattern captured keeps its name. `[c]` keeps the matched
 matched value that something outside uses must be made again, or the rule does not apply.
 
 **keeps** says what holds afterwards: `values` (bit for bit), `within 1e-5` (the largest difference, relative to the largest
-value), or `changes, answered by ...` and what makes up for it.
+value), or `changes, answered by ...` and what makes up for it, which the report of a bundle repeats.
+
+**does** stands where a rule is more than a replacement: `fold-constants`, `cut-tail` (the cut in front of what a target cannot
+take at the graph's end) and `to-host` (what `match` finds runs on the host). The parts of the last two are made by the
+partition; the `after` of their examples is the part that the target keeps, where it is `without` some operators.
 "#;
 
 /// One rule as Markdown.
@@ -68,12 +72,20 @@ pub fn section(rule: &Rule) -> String {
         }
         let _ = write!(text, "=>\n{}```\n", block(&case.replace_text));
     }
+    if let Some(moves) = &rule.moves {
+        let _ = write!(text, "\n```text\n{}", block(&moves.match_text));
+        for predicate in &moves.predicates {
+            let _ = writeln!(text, "where {predicate}");
+        }
+        text.push_str("=> runs on the host\n```\n");
+    }
     if let Some(example) = rule.examples.iter().find(|example| example.after.is_some()) {
+        let becomes = if rule.does.is_some_and(Action::is_of_the_partition) { "leaves the target" } else { "becomes" };
         let shows = example.shows.as_ref().map(|shows| format!(" ({shows})")).unwrap_or_default();
         let after = example.after.as_deref().unwrap_or_default();
         let _ = write!(
             text,
-            "\nExample{shows}:\n\n```text\n{}```\n\nbecomes\n\n```text\n{}```\n",
+            "\nExample{shows}:\n\n```text\n{}```\n\n{becomes}\n\n```text\n{}```\n",
             block(&example.before),
             block(after)
         );

@@ -37,11 +37,11 @@ mod search;
 pub mod template;
 
 pub use apply::{Applied, ApplyError, Options, apply};
-pub use check::{Checked, check, same};
+pub use check::{Checked, Compared, check, each, same};
 pub use locate::{Located, Step, locate};
 pub use matching::{Bound, Match};
 pub use prove::{Proof, ProofError, compare, prove};
-pub use rule::{Action, Case, Example, Keeps, Rule, RuleError};
+pub use rule::{Action, Case, Example, Keeps, Moves, Rule, RuleError};
 pub use rules::{RuleSet, RuleSetError};
 pub use search::{Matcher, MatcherError};
 
@@ -61,6 +61,7 @@ fn fold_constants(model: &mut Model) {
 mod tests {
     use super::*;
     use crate::engine::tract::Tract;
+    use crate::partition::example;
 
     #[test]
     fn every_shipped_rule_is_sound_and_its_examples_hold() {
@@ -71,7 +72,12 @@ mod tests {
             match Rule::parse(&format!("{name}.yaml"), &text, true) {
                 Err(error) => problems.push_str(&format!("{:?}\n", miette::Report::new(*error))),
                 Ok(rule) => {
-                    for checked in check(&rule, &Tract) {
+                    let results: Vec<Checked> =
+                        check(&rule, &Tract).into_iter().chain(example::check(&rule, &Tract)).collect();
+                    if results.is_empty() {
+                        problems.push_str(&format!("{name}: no example\n\n"));
+                    }
+                    for checked in results {
                         if let Some(problem) = checked.problem {
                             problems.push_str(&format!("{name}, example {}: {problem}\n\n", checked.number));
                         }

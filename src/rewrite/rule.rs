@@ -8,6 +8,7 @@ use serde::Deserialize;
 use super::expr::{Expression, ExpressionError};
 use super::locate::{Step, locate};
 use super::pattern::Pattern;
+use super::search::{Matcher, MatcherError};
 use super::template::Template;
 use crate::text::{self, Span, TextError};
 
@@ -26,6 +27,8 @@ pub struct Rule {
     pub does: Option<Action>,
     /// The pattern and its replacement; several where several forms mean the same.
     pub cases: Vec<Case>,
+    /// The nodes that it sends to the host, where it does that.
+    pub moves: Option<Moves>,
     /// What it promises about values.
     pub keeps: Keeps,
     /// Examples, which are its tests.
@@ -42,6 +45,36 @@ pub enum Action {
     FoldConstants,
     /// Cuts off what the target cannot take at the graph's end; done by the partition, which knows the target.
     CutTail,
+    /// Sends the nodes of its pattern to the host; done by the partition too.
+    ToHost,
+}
+
+impl std::fmt::Display for Action {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Action::FoldConstants => "fold-constants",
+            Action::CutTail => "cut-tail",
+            Action::ToHost => "to-host",
+        })
+    }
+}
+
+impl Action {
+    /// Whether the partition carries it out: the graph stays what it is, and parts come out otherwise.
+    pub fn is_of_the_partition(self) -> bool {
+        matches!(self, Action::CutTail | Action::ToHost)
+    }
+}
+
+/// What a rule sends to the host.
+#[derive(Debug)]
+pub struct Moves {
+    /// Finds the nodes.
+    pub matcher: Matcher,
+    /// The pattern as written.
+    pub match_text: String,
+    /// The conditions as written.
+    pub predicates: Vec<String>,
 }
 
 /// A pattern and what takes its place.
@@ -99,6 +132,8 @@ pub struct Example {
     pub after: Option<String>,
     /// What the example shows.
     pub shows: Option<String>,
+    /// Operators that the example's target does not have, for a rule that the partition carries out.
+    pub without: Vec<String>,
 }
 
 /// A rule file that cannot be used, with the place in the file.
@@ -160,6 +195,8 @@ struct ExampleFile {
     before: Option<String>,
     after: Option<String>,
     unchanged: Option<String>,
+    #[serde(default)]
+    without: Vec<String>,
 }
 
 /// A file being read, to make errors of.
@@ -235,7 +272,8 @@ impl Rule {
                 source.at(&[Step::Key("keeps")], None),
             )
         })?;
-        let cases = cases(&source, &file, check)?;
+        let moves = moves(&source, &file, check)?;
+        let cases = if moves.is_some() { Vec::new() } else { cases(&source, &file, check)? };
         let examples = examples(&source, &file, check)?;
         Ok(Rule {
             name: file.rule,
@@ -244,6 +282,7 @@ impl Rule {
             references: file.references,
             does: file.does,
             cases,
+            moves,
             keeps,
             examples,
             source: Arc::from(text),
@@ -284,6 +323,27 @@ fn yaml_error(source: &Source, error: &serde_yaml::Error) -> Box<RuleError> {
             .into(),
     );
     shown
+}
+
+/// The pattern of a rule that sends nodes to the host; it has no replacement.
+fn moves(source: &Source, file: &RuleFile, check: bool) -> Result<Option<Moves>, Box<RuleError>> {
+    if file.does != Some(Action::ToHost) {
+        return Ok(None);
+    }
+    let (Some(pattern), None, []) = (&file.pattern, &file.replace, file.cases.as_slice()) else {
+        let message =
+            "a rule that does to-host has match, and neither replace nor cases: what it matches stays what it is";
+        return Err(source.error(message, "expected `match` alone", source.at(&[Step::Key("does")], None)));
+    };
+    let parse = if check { Matcher::parse::<String> } else { Matcher::parse_unchecked::<String> };
+    let matcher = parse(pattern, &file.predicates).map_err(|error| match error {
+        MatcherError::Match(error) => source.text_error("match", &[Step::Key("match")], &error),
+        MatcherError::Where { index, error } => {
+            let path = [Step::Key("where"), Step::Item(index)];
+            source.expression_error("where", &path, error.span.clone(), &error)
+        }
+    })?;
+    Ok(Some(Moves { matcher, match_text: pattern.clone(), predicates: file.predicates.clone() }))
 }
 
 fn cases(source: &Source, file: &RuleFile, check: bool) -> Result<Vec<Case>, Box<RuleError>> {
@@ -360,16 +420,16 @@ fn examples(source: &Source, file: &RuleFile, check: bool) -> Result<Vec<Example
             }
             Ok(())
         };
-        let shows = example.shows.clone();
+        let (shows, without) = (example.shows.clone(), example.without.clone());
         match (&example.before, &example.after, &example.unchanged) {
             (Some(before), Some(after), None) => {
                 read("before", before)?;
                 read("after", after)?;
-                examples.push(Example { before: before.clone(), after: Some(after.clone()), shows });
+                examples.push(Example { before: before.clone(), after: Some(after.clone()), shows, without });
             }
             (None, None, Some(unchanged)) => {
                 read("unchanged", unchanged)?;
-                examples.push(Example { before: unchanged.clone(), after: None, shows });
+                examples.push(Example { before: unchanged.clone(), after: None, shows, without });
             }
             _ => {
                 let message = "an example has before and after, or unchanged";

@@ -122,6 +122,7 @@ pub fn verify(
             .iter()
             .flat_map(|target| target.approximates.iter().map(|(operator, most)| (operator.clone(), *most)))
             .collect();
+        let random = model.graph.random_values();
         let (draws, seed) = (options.draws, options.seed);
         let noise = Noise { dtype, keep: &keep, draws, seed, approximated: &approximated };
         let batch_said = batch.map(|batch| format!(" at batch {batch}")).unwrap_or_default();
@@ -164,7 +165,8 @@ pub fn verify(
                 },
                 _ => None,
             };
-            let report = judge.judge(&result);
+            let is_random = |name: &str| model.graph.value_named(name).is_some_and(|value| random.contains(&value));
+            let report = judge.judge(&result).excusing_random(&is_random);
             if report.findings.iter().any(|finding| finding.from_exact.is_some()) {
                 unlike = Some(others.decider.map_or_else(|| Double.name(), |engine| engine.name()));
             } else if report.verdict == Verdict::Differs {

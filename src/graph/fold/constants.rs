@@ -78,7 +78,7 @@ fn fold_graph(graph: &mut Graph, opset: i64, known: &Shapes, folded: &mut Folded
 fn outputs(graph: &Graph, id: NodeId, known: &Shapes) -> Option<Vec<(ValueId, Tensor)>> {
     let node = graph.node(id);
     let written: Vec<ValueId> = node.writes().collect();
-    if written.is_empty() || !node.is_standard() || node.op_type.starts_with("Random") || is_random(&node.op_type) {
+    if written.is_empty() || !node.is_standard() || node.is_random() {
         return None;
     }
     if node.is("Constant") {
@@ -128,10 +128,6 @@ fn outputs(graph: &Graph, id: NodeId, known: &Shapes) -> Option<Vec<(ValueId, Te
     let at = |value: ValueId| node.outputs.iter().position(|output| *output == Some(value));
     let result = |value: ValueId| Some((value, (*results.get(at(value)?)?.clone().into_tensor("")).clone()));
     written.iter().map(|&value| result(value)).collect()
-}
-
-fn is_random(op_type: &str) -> bool {
-    matches!(op_type, "Bernoulli" | "Multinomial")
 }
 
 #[cfg(test)]

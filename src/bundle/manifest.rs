@@ -226,10 +226,16 @@ pub struct Postprocess {
     pub task: Option<String>,
     /// The tensor with the predictions.
     pub tensor: String,
-    /// What its dimensions are: `[batch, box + classes + extra, anchors]`.
+    /// What its dimensions are: `[batch, box + classes + extra, anchors]`, or `[batch, boxes, 4]` where scores stand apart.
     pub layout: Option<String>,
-    /// `xyxy` (two corners) or `xywh` (centre and size), in pixels of the input.
+    /// `xyxy` or `yxyx` (two corners) or `xywh` (centre and size), in pixels of the input.
     pub boxes: Option<String>,
+    /// The tensor with the scores, `[batch, classes, boxes]`, where they stand apart from the boxes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scores: Option<String>,
+    /// What the model's own NonMaxSuppression was given, where it was left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub suppression: Option<Suppression>,
     /// `one-to-one` (each object predicted once: a top-k is enough) or `one-to-many` (needs NMS).
     pub assignment: Option<String>,
     /// Number of classes.
@@ -240,6 +246,17 @@ pub struct Postprocess {
     pub strides: Vec<u64>,
     /// The classes' names by number.
     pub names: IndexMap<String, String>,
+}
+
+/// What a NonMaxSuppression was given; null where that is not a constant.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+pub struct Suppression {
+    /// Boxes kept at most, for each class of each batch element.
+    pub max_per_class: Option<i64>,
+    /// Overlap (intersection over union) above which the lesser of two boxes goes.
+    pub iou: Option<f64>,
+    /// Score that a box must exceed.
+    pub score: Option<f64>,
 }
 
 #[cfg(test)]

@@ -12,8 +12,10 @@
 
 use std::collections::BTreeSet;
 
-use crate::bundle::manifest::Postprocess;
-use crate::graph::{Graph, NodeId, ValueId};
+use indexmap::IndexMap;
+
+use crate::bundle::manifest::{Postprocess, Suppression};
+use crate::graph::{Graph, Node, NodeId, ValueId};
 use crate::target::{Assignment, Facts};
 
 /// The most different strides that a row of stride constants may have to be believed.
@@ -26,6 +28,9 @@ pub fn describe(graph: &Graph, facts: &Facts, outputs: &[ValueId], final_answer:
     let classes = (!facts.names.is_empty()).then_some(facts.names.len() as u64);
     let names = facts.names.iter().map(|(number, name)| (number.to_string(), name.clone())).collect();
     let raw = outputs.iter().find_map(|&value| Raw::of(graph, value));
+    if !final_answer && let Some(apart) = boxes_and_scores(graph, outputs) {
+        return Some(Postprocess { task, names, ..apart });
+    }
     if let Some(raw) = raw.filter(|raw| !final_answer || raw.boxes.is_some()) {
         let step = match facts.assignment {
             Some(Assignment::OneToOne) => "top-k",
@@ -42,6 +47,8 @@ pub fn describe(graph: &Graph, facts: &Facts, outputs: &[ValueId], final_answer:
             tensor: graph.value(raw.value).name.clone(),
             layout: Some("[batch, box + classes + extra, anchors]".into()),
             boxes: raw.boxes.map(str::to_string),
+            scores: None,
+            suppression: None,
             assignment: assignment.map(str::to_string),
             classes,
             extra: classes.and_then(|classes| raw.rows.checked_sub(4 + classes)),
@@ -56,11 +63,47 @@ pub fn describe(graph: &Graph, facts: &Facts, outputs: &[ValueId], final_answer:
         tensor: graph.value(*outputs.first()?).name.clone(),
         layout: None,
         boxes: None,
+        scores: None,
+        suppression: None,
         assignment: None,
         classes,
         extra: None,
         strides: Vec::new(),
         names,
+    })
+}
+
+/// What two outputs mean that a NonMaxSuppression which was left out reads: boxes and scores.
+fn boxes_and_scores(graph: &Graph, outputs: &[ValueId]) -> Option<Postprocess> {
+    let reads = |node: &&Node| {
+        let is_output = |index: usize| node.input(index).is_some_and(|value| outputs.contains(&value));
+        node.is("NonMaxSuppression") && is_output(0) && is_output(1)
+    };
+    let node = graph.nodes().map(|(_, node)| node).find(reads)?;
+    let number = |index: usize| {
+        let tensor = graph.constant(node.input(index)?)?;
+        tensor.to_f64s().ok()?.first().copied()
+    };
+    let (boxes, scores) = (graph.value(node.input(0)?), graph.value(node.input(1)?));
+    let classes = scores.shape.as_ref().and_then(|shape| shape.get(1)?.fixed());
+    Some(Postprocess {
+        step: "nms".into(),
+        task: None,
+        tensor: boxes.name.clone(),
+        layout: Some("[batch, boxes, 4]".into()),
+        // As ONNX defines the operator's `center_point_box`.
+        boxes: Some(if node.int("center_point_box") == Some(1) { "xywh" } else { "yxyx" }.into()),
+        scores: Some(scores.name.clone()),
+        suppression: Some(Suppression {
+            max_per_class: number(2).map(|most| most as i64),
+            iou: number(3),
+            score: number(4),
+        }),
+        assignment: Some("one-to-many".into()),
+        classes: classes.and_then(|classes| u64::try_from(classes).ok()),
+        extra: None,
+        strides: Vec::new(),
+        names: IndexMap::new(),
     })
 }
 
@@ -121,5 +164,32 @@ fn behind_scaling(graph: &Graph, mut value: ValueId, strides: &mut Vec<u64>) -> 
             }
         }
         value = next;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::graph::shapes;
+    use crate::text::parse_model;
+
+    #[test]
+    fn what_a_suppression_reads_is_told_where_it_was_left_out() {
+        let text = "(float[1,8,4] boxes, float[1,3,8] p) => (int64[n,3] kept)
+            <int64[1] most = {5}, float[1] overlap = {0.25}> {
+              scores = Sigmoid (p)
+              rows = Relu (boxes)
+              kept = NonMaxSuppression <center_point_box = 1> (rows, scores, most, overlap)
+            }";
+        let mut model = parse_model(text).unwrap();
+        shapes::infer(&mut model).unwrap();
+        let graph = &model.graph;
+        let outputs = ["rows", "scores"].map(|name| graph.value_named(name).unwrap());
+        let post = describe(graph, &Facts::of(&model), &outputs, false).unwrap();
+        assert_eq!((post.step.as_str(), post.tensor.as_str(), post.scores.as_deref()), ("nms", "rows", Some("scores")));
+        assert_eq!((post.boxes.as_deref(), post.classes), (Some("xywh"), Some(3)));
+        let given = post.suppression.unwrap();
+        assert_eq!((given.max_per_class, given.iou, given.score), (Some(5), Some(0.25), None));
+        assert!(describe(graph, &Facts::of(&model), &graph.outputs, true).is_none());
     }
 }

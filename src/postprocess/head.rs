@@ -58,6 +58,9 @@ pub struct Head {
 impl Head {
     /// The head of a model whose outputs mean what `post` says; none where they are no answer that can be read.
     pub fn of(post: &Postprocess, facts: &Facts, outputs: &[TensorType]) -> Option<Self> {
+        if post.scores.is_some() {
+            return None; // boxes and scores apart are handed on as they are
+        }
         let task = match post.task.as_deref().or(facts.task.as_deref()) {
             Some("segment") => Task::Segment,
             Some("pose") => Task::Pose,

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use crate::bundle::manifest::{Manifest, Rewrite};
+use crate::bundle::manifest::{Manifest, Rewrite, Suppression};
 
 /// How many node names a line lists before it only counts.
 const LISTED: usize = 6;
@@ -111,6 +111,17 @@ fn write_page(page: &mut String, m: &Manifest) -> std::fmt::Result {
                     post.layout.as_deref().unwrap_or_default(),
                     post.strides
                 )?;
+                if let Some(scores) = &post.scores {
+                    writeln!(page, "\n`{scores}` holds the scores [batch, classes, boxes].")?;
+                }
+                if let Some(Suppression { max_per_class, iou, score }) = &post.suppression {
+                    let told = [("boxes a class", max_per_class.map(|most| most.to_string()))].into_iter();
+                    let told =
+                        told.chain([("IoU", iou.map(|x| x.to_string())), ("score", score.map(|x| x.to_string()))]);
+                    let told: Vec<String> =
+                        told.filter_map(|(what, number)| Some(format!("{what} {}", number?))).collect();
+                    writeln!(page, "The model's own NonMaxSuppression was given: {}.", told.join(", "))?;
+                }
             }
         }
     }

@@ -6,8 +6,9 @@
 Each case plants faults in one of the stripped YOLOs at 640 pixels. Polygraphy reduces the model while a check fails; the
 check compiles the candidate for the faulty target in a process of its own, as its documentation has it, and holds it
 against ONNX Runtime on random inputs with the tolerances given here (its own default of 1e-5 finds faults in healthy
-models). What remains is what Polygraphy names. porter is run as a user runs it. Printed for each: target compiles, seconds,
-and how many of the planted nodes are named, alone.
+models). What remains is what Polygraphy names. porter is run as a user runs it. Printed for each: target compiles, seconds
+on the wall, seconds of processor with those of all child processes (which a busy machine changes less), and how many of the
+planted nodes are named, alone.
 
 PORTER_ORT names ONNX Runtime's library for porter, as in the tests. Polygraphy goes into a virtual environment of its own,
 .porter/polygraphy, made on the first run.
@@ -15,6 +16,7 @@ PORTER_ORT names ONNX Runtime's library for porter, as in the tests. Polygraphy 
 import argparse
 import json
 import pathlib
+import resource
 import subprocess
 import sys
 import tempfile
@@ -62,6 +64,16 @@ def check(porter, plan, model):
     return 0
 
 
+def clock():
+    """Seconds on the wall, and of processor in child processes that have ended."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return time.time(), used.ru_utime + used.ru_stime
+
+
+def since(start):
+    return [now - then for now, then in zip(clock(), start)]
+
+
 def polygraphy(python, porter, plan, model, folder):
     import onnx
 
@@ -71,9 +83,9 @@ def polygraphy(python, porter, plan, model, folder):
         "--force-fallback-shape-inference", "--check", python, HERE / "polygraphy.py", "--check", porter, plan,
         "polygraphy_debug.onnx",
     ]
-    start = time.time()
+    start = clock()
     done = subprocess.run([str(word) for word in command], cwd=folder, capture_output=True, text=True)
-    seconds = time.time() - start
+    seconds = since(start)
     log = pathlib.Path(f"{plan}.log")
     compiles = len(log.read_text().splitlines()) if log.exists() else 0
     if not reduced.exists():
@@ -82,10 +94,10 @@ def polygraphy(python, porter, plan, model, folder):
 
 
 def bisect(porter, plan, model):
-    start = time.time()
+    start = clock()
     command = [porter, "bisect", model, "--target", f"faulty:{plan}@ort", "--no-cache", "--json"]
     done = subprocess.run([str(word) for word in command], capture_output=True, text=True)
-    seconds = time.time() - start
+    seconds = since(start)
     report = json.loads(done.stdout)
     return report["probes"]["compiles"], seconds, [fault["nodes"] for fault in report["faults"]]
 
@@ -110,9 +122,9 @@ def main():
     python, porter = environment(), args.porter.resolve()
     if pathlib.Path(sys.executable).parent != python.parent:
         return subprocess.run([python, __file__, *sys.argv[1:]]).returncode
-    totals = {"polygraphy": [0, 0.0, 0], "porter": [0, 0.0, 0]}
+    totals = {"polygraphy": [0, 0.0, 0.0, 0], "porter": [0, 0.0, 0.0, 0]}
     planted = 0
-    print(f"{'case':<44} {'polygraphy':>28} {'porter':>28}")
+    print(f"{'case: faults':<44} polygraphy and porter: compiles, seconds, seconds of processor, faults named alone")
     for number, (name, faults) in enumerate(CASES):
         if args.only and number not in args.only:
             continue
@@ -127,13 +139,15 @@ def main():
             own_compiles, own_seconds, named = bisect(porter, plan, model)
             own = sum([node] in named for node in truth)
         planted += len(truth)
-        for which, figures in (("polygraphy", (compiles, seconds, alone)), ("porter", (own_compiles, own_seconds, own))):
+        for which, figures in (("polygraphy", (compiles, *seconds, alone)), ("porter", (own_compiles, *own_seconds, own))):
             totals[which] = [total + figure for total, figure in zip(totals[which], figures)]
         told = " + ".join(kind for kind, _ in faults)
-        print(f"{number:2} {name} {told:<28} {compiles:4} compiles {seconds:7.1f} s {alone} of {len(truth)}"
-              f"   {own_compiles:4} compiles {own_seconds:7.1f} s {own} of {len(truth)}  {why}", flush=True)
-    for which, (compiles, seconds, found) in totals.items():
-        print(f"{which}: {compiles} target compiles, {seconds:.1f} s, {found} of {planted} faults named alone")
+        row = lambda compiles, seconds, found: f"{compiles:3} {seconds[0]:6.1f} {seconds[1]:6.1f} {found} of {len(truth)}"
+        print(f"{number:2} {name} {told:<28} | {row(compiles, seconds, alone)} | {row(own_compiles, own_seconds, own)} {why}",
+              flush=True)
+    for which, (compiles, seconds, processor, found) in totals.items():
+        print(f"{which}: {compiles} target compiles, {seconds:.1f} s, {processor:.1f} s of processor, {found} of {planted} "
+              "faults named alone")
     return 0
 
 

@@ -10,7 +10,8 @@ use porter::engine::emulate;
 use porter::engine::ort::Ort;
 use porter::engine::tract::Tract;
 use porter::engine::{Engine, samples};
-use porter::onnx::DType;
+use porter::graph::{Dim, Graph, Model, Node, shapes};
+use porter::onnx::{DType, Tensor};
 
 fn reference() -> Ort {
     ort_library();
@@ -34,6 +35,27 @@ fn tract_and_onnx_runtime_agree_on_yolo26n() {
             assert!(found.cosine > 0.99999, "{name} {output}: {found:?}");
         }
     }
+}
+
+/// As in a mapped file.
+#[test]
+fn large_weights_may_start_at_any_byte() {
+    let ort = reference();
+    let dims = [2048, 2100];
+    let numbers = (0..dims[0] * dims[1]).flat_map(|i| (i as f32).sin().to_le_bytes());
+    let file = bytes::Bytes::from(std::iter::once(0).chain(numbers).collect::<Vec<u8>>());
+    let mut graph = Graph::new("product");
+    let x = graph.add_typed_value("x", Some(DType::Float), Some(vec![Dim::Fixed(1), Dim::Fixed(dims[0])]));
+    let weight = graph.add_initializer(Tensor::new("weight", DType::Float, &dims, file.slice(1..)));
+    let y = graph.add_value("y");
+    graph.add_node(Node::new("MatMul", [x, weight], [y]));
+    (graph.inputs, graph.outputs) = (vec![x], vec![y]);
+    let mut model = Model::new(graph, 18);
+    shapes::infer(&mut model).unwrap();
+    let inputs = samples::for_model(&model, 1);
+    let (theirs, ours) = (ort.run_once(&model, &inputs).unwrap(), Tract.run_once(&model, &inputs).unwrap());
+    let found = metrics(&theirs["y"], &ours["y"]).unwrap();
+    assert!(found.cosine > 0.999999, "{found:?}");
 }
 
 #[test]

@@ -269,8 +269,9 @@ def run_case(porter, models, case, folder):
         return {**case, "result": "not there", "seconds": seconds, "peak": peak}
     try:
         report = json.loads(done.stdout)
-    except json.JSONDecodeError:
-        return {**case, "result": "error", "why": done.stderr[-400:], "seconds": seconds, "peak": peak}
+        report["faults"]
+    except (json.JSONDecodeError, KeyError):
+        return {**case, "result": "error", "why": (done.stdout + done.stderr)[-400:], "seconds": seconds, "peak": peak}
     named = [tuple(sorted(fault["nodes"])) for fault in report["faults"]]
     truth = [tuple(sorted(truth["nodes"])) for truth in case["truth"]]
     if sorted(named) == sorted(truth):

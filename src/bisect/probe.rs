@@ -208,6 +208,8 @@ pub struct Question {
 /// Which samples a probe runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Turns {
+    /// Every one; where there is one, twice.
+    Each,
     /// Every one, and the first once more.
     All,
     /// The first, once.
@@ -218,8 +220,8 @@ pub enum Turns {
     Look,
 }
 
-/// Every sample, and the first one twice; every element in its place.
-pub const PIECES: Question = Question { manner: Manner::Isolated, turns: Turns::All };
+/// Every sample; every element in its place. Whether runs agree is asked of the whole model, and of each fault's proof.
+pub const PIECES: Question = Question { manner: Manner::Isolated, turns: Turns::Each };
 /// The first sample; every element in its place. What is found is tried with [`PIECES`] before it is told.
 pub const REGIONS: Question = Question { manner: Manner::Isolated, turns: Turns::First };
 /// Every sample, and the first one twice; what the model's caller gets.
@@ -307,11 +309,16 @@ impl<'a> Lab<'a> {
         let (reference, target) = (self.reference.engine(), self.target);
         let allowed = Allowed { room: self.room, precision: self.precision };
         together(jobs, &|job| job.compile(target))?;
-        // The first sample comes last and twice: runs that do not agree show there.
-        let turns: Vec<usize> = match question.turns {
+        // The first sample comes last: its values are at hand for what is asked next.
+        let samples = self.subject.samples.len();
+        let mut turns: Vec<usize> = match question.turns {
             Turns::First | Turns::Once | Turns::Look => vec![0],
-            Turns::All => (0..self.subject.samples.len()).rev().chain([0]).collect(),
+            Turns::Each | Turns::All => (0..samples).rev().collect(),
         };
+        // Runs on the same inputs that do not agree, and what a run leaves to the next one, show here.
+        if question.turns == Turns::All || question.turns == Turns::Each && samples == 1 {
+            turns.push(0);
+        }
         for (turn, &sample) in turns.iter().enumerate() {
             let mut fed: Vec<Option<Fed>> = Vec::new();
             for job in jobs.iter() {
@@ -320,16 +327,21 @@ impl<'a> Lab<'a> {
                     Some(_) => None,
                 });
             }
-            let repeat = match turn + 1 {
-                last if turn > 0 && last == turns.len() => Repeat::Second,
-                last if last + 1 == turns.len() => Repeat::First,
+            let repeat = match turn {
+                _ if turn > 0 && turns[turn - 1] == sample => Repeat::Second,
+                _ if turns.get(turn + 1) == Some(&sample) => Repeat::First,
                 _ => Repeat::None,
             };
             let mut pairs: Vec<(&mut Job, Option<Fed>)> = jobs.iter_mut().zip(fed).collect();
-            together(&mut pairs, &|(job, fed)| match fed.take() {
-                Some(fed) => job.turn(reference, &fed, sample, repeat, allowed),
+            together(&mut pairs, &|(job, fed)| match fed {
+                Some(fed) => job.turn(reference, fed, sample, repeat, allowed),
                 None => Ok(()),
             })?;
+            for (job, fed) in &pairs {
+                if let Some(fed) = fed {
+                    keep_faults(&mut self.reference, job, fed, sample);
+                }
+            }
         }
         Ok(())
     }
@@ -423,6 +435,24 @@ fn remember(path: &PathBuf, outcome: &Outcome) {
         Ok(())
     };
     let _ = write();
+}
+
+/// Keeps what stands around a wrong value: it is fed to the rest of the model, and is the proof.
+fn keep_faults(reference: &mut Reference, job: &Job, (inputs, expected): &Fed, sample: usize) {
+    let graph = &reference.subject().model.graph;
+    let wrong = job.seen.iter().zip(&job.assembly.outputs).filter(|(seen, _)| seen.wrong.is_some());
+    for maker in wrong.filter_map(|(_, (_, value, _))| graph.producer(*value)) {
+        let node = graph.node(maker);
+        node.writes().filter_map(|value| Some((value, expected.get(&value)?))).for_each(|(value, tensor)| {
+            reference.keep(sample, value, tensor);
+        });
+        let read: Vec<ValueId> = node.reads().collect();
+        for (name, value) in job.assembly.inputs.iter().filter(|(_, value)| read.contains(value)) {
+            if let Some(tensor) = inputs.get(name) {
+                reference.keep(sample, *value, tensor);
+            }
+        }
+    }
 }
 
 /// What goes into an assembly, and what should come out.

@@ -27,6 +27,9 @@ pub struct Reference<'a> {
     at_hand: Option<AtHand>,
     scratch: Option<tempfile::TempDir>,
     spilled: HashMap<(usize, ValueId), PathBuf>,
+    /// Values that will be asked for again, by sample, and their bytes: no more than a stretch may take.
+    kept: HashMap<(usize, ValueId), Tensor>,
+    kept_bytes: usize,
     /// How often the reference was compiled.
     pub compiles: usize,
     /// How often it was run.
@@ -97,6 +100,8 @@ impl<'a> Reference<'a> {
             at_hand: None,
             scratch: None,
             spilled: HashMap::new(),
+            kept: HashMap::new(),
+            kept_bytes: 0,
             compiles: 0,
             runs: 0,
         }
@@ -105,6 +110,20 @@ impl<'a> Reference<'a> {
     /// The engine.
     pub fn engine(&self) -> &'a dyn Engine {
         self.engine
+    }
+
+    /// The model whose values these are.
+    pub fn subject(&self) -> &'a Subject {
+        self.subject
+    }
+
+    /// Keeps a value for later, where there is room.
+    pub fn keep(&mut self, sample: usize, value: ValueId, tensor: &Tensor) {
+        let bytes = tensor.dtype().byte_len(tensor.len()).unwrap_or(0);
+        if self.kept_bytes + bytes <= self.budget && !self.kept.contains_key(&(sample, value)) {
+            self.kept_bytes += bytes;
+            self.kept.insert((sample, value), apart(tensor));
+        }
     }
 
     /// The values asked for, on one sample.
@@ -119,6 +138,8 @@ impl<'a> Reference<'a> {
             if let Some(tensor) = graph.constant(value) {
                 found.insert(value, (*tensor).clone());
             } else if let Some(tensor) = self.subject.samples[sample].get(&graph.value(value).name) {
+                found.insert(value, tensor.clone());
+            } else if let Some(tensor) = self.kept.get(&(sample, value)) {
                 found.insert(value, tensor.clone());
             } else if let Some(&stretch) = self.stretch_of.get(&value) {
                 missing.push((stretch, value));

@@ -7,10 +7,13 @@ use bytes::Bytes;
 use ort::session::builder::SessionBuilder;
 
 use super::value::{self, Input};
+use crate::onnx::Payload;
 use crate::onnx::proto::{LOCATION_EXTERNAL, ModelProto, StringStringEntryProto, TensorProto};
 
 /// Weights of fewer bytes stay in the message.
 const LARGE: usize = 1 << 16;
+/// Where numbers of any type may start.
+const ALIGNMENT: usize = 8;
 /// Models with less in large weights go over whole: they are little anyway.
 const WORTH_IT: usize = 1 << 24;
 
@@ -36,7 +39,12 @@ pub(super) fn share(
     }
     let chosen: Vec<bool> = graph.initializer.iter().map(|tensor| large(tensor) > 0).collect();
     for (tensor, _) in graph.initializer.iter_mut().zip(chosen).filter(|(_, chosen)| *chosen) {
-        let Ok(Input { value, bytes }) = value::to_ort(tensor) else { continue }; // a type that stays in the message
+        // What lies in a mapped file may start anywhere, and ONNX Runtime takes no value here that is not over our bytes.
+        let placed = aligned(tensor);
+        let Ok(Input { value, bytes }) = value::to_ort(placed.as_ref().unwrap_or(tensor)) else { continue };
+        if bytes.is_empty() {
+            continue; // a type that stays in the message
+        }
         builder = builder.with_external_initializer(tensor.name(), value).map_err(|error| error.to_string())?;
         let length = tensor.raw_data.take().map_or(0, |data| data.len());
         let entry = |key: &str, value: String| StringStringEntryProto::new(key, value);
@@ -46,4 +54,17 @@ pub(super) fn share(
         kept.push(bytes);
     }
     Ok((builder, kept))
+}
+
+/// The tensor with its bytes at such a place; none where they are already, or are not at hand.
+fn aligned(tensor: &TensorProto) -> Option<TensorProto> {
+    let Some(Payload::Bytes(data)) = &tensor.raw_data else { return None };
+    if data.as_ptr().addr().is_multiple_of(ALIGNMENT) {
+        return None;
+    }
+    let mut room = vec![0; data.len() + ALIGNMENT];
+    let start = room.as_ptr().addr().next_multiple_of(ALIGNMENT) - room.as_ptr().addr();
+    room[start..start + data.len()].copy_from_slice(data);
+    let placed = Bytes::from(room).slice(start..start + data.len());
+    Some(TensorProto { raw_data: Some(Payload::Bytes(placed)), ..tensor.clone() })
 }

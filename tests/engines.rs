@@ -77,6 +77,48 @@ fn emulated_types_are_the_same_on_both_engines() {
     }
 }
 
+/// In every direction, from a state that is given and from none, float64 is what ONNX Runtime rounds.
+#[test]
+fn recurrent_layers_in_float64_are_those_of_onnx_runtime() {
+    let ort = reference();
+    for (op, gates, late) in
+        [("LSTM", 4, ""), ("GRU", 3, "linear_before_reset = 0, "), ("GRU", 3, "linear_before_reset = 1, ")]
+    {
+        for (direction, d) in [("forward", 1), ("reverse", 1), ("bidirectional", 2)] {
+            for given in [false, true] {
+                let rows = gates * 3;
+                let states = match (given, op) {
+                    (false, _) => "",
+                    (true, "LSTM") => ", , h, c",
+                    (true, _) => ", , h",
+                };
+                let (more, last) =
+                    if op == "LSTM" { (", yc", format!(", float[{d},4,3] yc")) } else { ("", String::new()) };
+                let text = format!(
+                    "<ir_version: 10, opset_import: [\"\" : 21]> g (float[6,4,5] x, float[{d},{rows},5] w, float[{d},{rows},3] r, \
+                     float[{d},{biases}] b, float[{d},4,3] h, float[{d},4,3] c) => (float[6,{d},4,3] y, float[{d},4,3] yh{last}) \
+                     {{ y, yh{more} = {op} <hidden_size = 3, {late}direction = \"{direction}\"> (x, w, r, b{states}) }}",
+                    biases = 2 * rows
+                );
+                let mut model = porter::text::parse_model(&text).unwrap();
+                porter::graph::shapes::infer(&mut model).unwrap();
+                let inputs = samples::for_model(&model, 1);
+                let rounded = ort.run_once(&model, &inputs).unwrap();
+                let exact = porter::engine::double::Double.run_once(&model, &inputs).unwrap();
+                assert_eq!(exact.len(), if op == "LSTM" { 3 } else { 2 });
+                for (name, exact) in &exact {
+                    assert_eq!(exact.dtype(), DType::Double);
+                    let found = metrics(exact, &rounded[name]).unwrap();
+                    assert!(
+                        found.scale > 1e-3 && found.max_abs < 2e-6,
+                        "{op} {late}{direction} {given} {name}: {found:?}"
+                    );
+                }
+            }
+        }
+    }
+}
+
 #[test]
 #[ignore = "measures"]
 fn timing() {

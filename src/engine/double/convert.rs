@@ -265,6 +265,8 @@ fn write_otherwise(graph: &mut Graph, id: NodeId, opset: i64) -> Result<(), Engi
         "Pow",
         "RMSNormalization",
         "ReduceLogSumExp",
+        "LSTM",
+        "GRU",
     ];
     if !standard || !known.contains(&node.op_type.as_str()) {
         return Err(refused());
@@ -276,18 +278,18 @@ fn write_otherwise(graph: &mut Graph, id: NodeId, opset: i64) -> Result<(), Engi
 }
 
 /// Writes the nodes that stand for one.
-struct Write<'a> {
-    graph: &'a mut Graph,
+pub(super) struct Write<'a> {
+    pub(super) graph: &'a mut Graph,
     name: String,
     count: usize,
 }
 
 impl Write<'_> {
-    fn op(&mut self, op_type: &str, inputs: &[ValueId]) -> ValueId {
+    pub(super) fn op(&mut self, op_type: &str, inputs: &[ValueId]) -> ValueId {
         self.with(Node::new(op_type, inputs.iter().copied(), []))
     }
 
-    fn with(&mut self, mut node: Node) -> ValueId {
+    pub(super) fn with(&mut self, mut node: Node) -> ValueId {
         self.count += 1;
         // Nodes without a name are many.
         let name = self.graph.fresh_name(&format!("{}_double_{}", self.name, self.count));
@@ -299,16 +301,16 @@ impl Write<'_> {
     }
 
     /// The last step: it makes the value that the replaced node made.
-    fn last(&mut self, op_type: &str, inputs: &[ValueId], output: ValueId) {
+    pub(super) fn last(&mut self, op_type: &str, inputs: &[ValueId], output: ValueId) {
         let node = Node::new(op_type, inputs.iter().copied(), [output]).named(self.name.clone());
         self.graph.add_node(node);
     }
 
-    fn number(&mut self, x: f64) -> ValueId {
+    pub(super) fn number(&mut self, x: f64) -> ValueId {
         self.graph.add_initializer(Tensor::new("number", DType::Double, &[], x.to_le_bytes().to_vec()))
     }
 
-    fn whole_numbers(&mut self, values: &[i64]) -> ValueId {
+    pub(super) fn whole_numbers(&mut self, values: &[i64]) -> ValueId {
         self.graph.add_initializer(Tensor::from_i64("numbers", &[values.len() as i64], values))
     }
 
@@ -347,6 +349,9 @@ impl Write<'_> {
     }
 
     fn node(&mut self, node: &Node, opset: i64) -> Option<()> {
+        if ["LSTM", "GRU"].contains(&node.op_type.as_str()) {
+            return self.unrolled(node, opset); // its first output may be left out
+        }
         let (x, out) = (node.input(0)?, node.output(0)?);
         let rank = self.graph.value(x).rank();
         let epsilon = |default: f32| node.float("epsilon").unwrap_or(default) as f64;
@@ -476,6 +481,7 @@ impl Write<'_> {
                 }
                 self.last("Add", &halves, out);
             }
+            "Resize" => return self.interpolated(node, opset),
             _ => return None,
         }
         Some(())

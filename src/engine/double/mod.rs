@@ -5,11 +5,14 @@
 //!
 //! tract computes convolutions, products, sums and movements in float64 as it does in float32. What it has in float32
 //! only is written otherwise here: functions of one value (Sigmoid, Erf, Gelu, ...) are evaluated by [`function`], and
-//! normalisations and softmaxes are taken apart into sums and quotients. An operator that is on neither list is refused,
+//! normalisations and softmaxes are taken apart into sums and quotients, LSTM and GRU into their steps, and an interpolation
+//! is a product with its weights. An operator that is on neither list is refused,
 //! since one that silently computed in float32 would make the whole answer worthless.
 
 mod convert;
 mod function;
+mod interpolate;
+mod recurrent;
 
 use super::tract::Tract;
 use super::{Engine, EngineError, Session, Tensors};

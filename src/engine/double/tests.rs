@@ -108,6 +108,45 @@ fn what_is_taken_apart_gives_the_same() {
 }
 
 #[test]
+fn an_interpolation_is_a_product() {
+    for mode in ["half_pixel", "pytorch_half_pixel", "align_corners", "asymmetric"] {
+        for factors in [[2.0, 2.0], [0.75, 1.4]] {
+            check(mode, |build, x| {
+                let third = build.graph.add_initializer(Tensor::from_f32("third", &[], &[3.0]));
+                let x = build.op("Div", "div", &[x, third]);
+                let scales = [1.0, 1.0, factors[0], factors[1]];
+                let scales = build.graph.add_initializer(Tensor::from_f32("scales", &[4], &scales));
+                let mut node = Node::new("Resize", [x], []).named("it");
+                node.inputs = vec![Some(x), None, Some(scales)];
+                for (name, value) in [("mode", "linear"), ("coordinate_transformation_mode", mode)] {
+                    node.set_attr(name, crate::graph::AttributeValue::String(value.as_bytes().to_vec().into()));
+                }
+                build.node(node)
+            });
+        }
+    }
+}
+
+/// tract does not turn sequences round: the other directions are held against ONNX Runtime, in `tests/engines.rs`.
+#[test]
+fn recurrent_layers_are_written_out() {
+    for (name, gates, late) in [("LSTM", 4, None), ("GRU", 3, Some(0)), ("GRU", 3, Some(1))] {
+        check(&format!("{name} {late:?}"), |build, x| {
+            let sizes = build.graph.add_initializer(Tensor::from_i64("sizes", &[3], &[6, 4, 5]));
+            let x = build.op("Reshape", "reshape", &[x, sizes]);
+            let weight = build.weight("w", &[1, gates * 3, 5]);
+            let recurrent = build.weight("r", &[1, gates * 3, 3]);
+            let bias = build.weight("b", &[1, 2 * gates * 3]);
+            let node = Node::new(name, [x, weight, recurrent, bias], []).named("it").with("hidden_size", 3);
+            build.node(match late {
+                Some(late) => node.with("linear_before_reset", late),
+                None => node,
+            })
+        });
+    }
+}
+
+#[test]
 fn what_would_be_float32_is_refused() {
     let mut build = Build::new();
     let x = build.input("x", DType::Float, &[1, 8]);

@@ -12,7 +12,7 @@ use crate::bisect::reduce::reduce;
 use crate::bisect::report::{Fault, Kind, Report, Verdict};
 use crate::bisect::{self, BisectError, Options, Suspect, heal, html, repro};
 use crate::engine::Tensors;
-use crate::inputs::{self, Plan, Wanted};
+use crate::inputs::{self, Wanted};
 use crate::onnx::DType;
 use crate::prepare;
 use crate::reach::{self, ReachError};
@@ -291,18 +291,11 @@ fn given(args: &Args, tested: &Tested) -> Result<Vec<Tensors>, Failure> {
             (Wanted::listed(&parts.manifest, Facts::of(&first)), parts.models.as_slice())
         }
     };
-    let names: Vec<&str> = wanted.slots.iter().map(|slot| slot.name.as_str()).collect();
-    let files = args.inputs.iter().map(|text| inputs::expand(text, &names)).collect::<Result<Vec<_>, _>>();
     let batch = args.sizes.freeze().batch.and_then(|batch| usize::try_from(batch).ok());
     let options = inputs::Options { seed: Some(0), batch };
-    let plan = Plan::new(&wanted, &files.map_err(Failure::input)?, &options).map_err(Failure::input)?;
-    let load = |run: usize| {
-        let feed = plan.load(run, models, false).map_err(Failure::input)?;
-        feed.warnings.iter().for_each(|said| eprintln!("warning: {said}"));
-        Ok(feed.tensors)
-    };
     // Every set is tried on every node: more than a few say nothing new.
-    (0..plan.runs().min(MOST_INPUTS)).map(load).collect()
+    let samples = super::given::samples(&args.inputs, &wanted, &options, models, MOST_INPUTS)?;
+    Ok(samples.into_iter().map(|(_, tensors)| tensors).collect())
 }
 
 /// The most sets of inputs that are taken of what was given.

@@ -18,6 +18,7 @@ mod bisect;
 mod convert;
 mod doctor;
 mod failure;
+mod given;
 mod hydrate;
 mod inspect;
 mod limits;

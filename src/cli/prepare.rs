@@ -6,6 +6,10 @@ use std::time::Instant;
 
 use super::{Failure, Outcome, progress::Progress, rules, screen, sizes::Sizes, targets};
 use crate::bundle::{BundleError, Draft, Manifest, TextFile};
+use crate::compare::Verdict;
+use crate::engine::Tensors;
+use crate::graph::{Model, freeze};
+use crate::inputs::{self, Wanted};
 use crate::lower::Weights;
 use crate::onnx::{DType, ModelFile};
 use crate::prepare::{self, Options, PrepareError, Prepared, check, report};
@@ -45,6 +49,9 @@ pub struct Args {
     weights: String,
     #[command(flatten)]
     sizes: Sizes,
+    /// What the bundle is checked on: .npz, .npy, .safetensors, pictures, folders or globs; made up where none is given
+    #[arg(long = "input", value_name = "FILE", num_args = 1..)]
+    inputs: Vec<String>,
     /// Do not prove the rewrites and do not run the result against the original
     #[arg(long)]
     no_check: bool,
@@ -82,7 +89,7 @@ pub fn run(args: Args) -> Outcome {
     let targets = targets::load(args.targets.as_deref())?;
     let target = targets.get(&args.target).map_err(Failure::diagnostic)?;
     let rules = rules::load(args.rules.as_deref())?;
-    let options = Options {
+    let mut options = Options {
         device: args.device.clone(),
         toolchain: args.toolchain.clone(),
         variant: args.variant.clone(),
@@ -91,6 +98,7 @@ pub fn run(args: Args) -> Outcome {
         freeze: args.sizes.freeze(),
         prove: !args.no_check,
         weights: if args.weights == "separate" { Weights::Separate } else { Weights::Constants },
+        samples: Vec::new(),
     };
     let folder = args.output.clone().unwrap_or_else(|| default_folder(&args.model, &args.target));
     let name = args.model.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
@@ -107,6 +115,7 @@ pub fn run(args: Args) -> Outcome {
 
     progress.step("reading");
     let model = crate::load_open(&file)?;
+    options.samples = samples(&args, &model, &options)?;
     let mut prepared = prepare::prepare(model, &name, target, &rules, &options, &|step| progress.step(step))
         .map_err(|error| failure(&args.model, error))?;
     progress.step("writing");
@@ -136,6 +145,16 @@ pub fn run(args: Args) -> Outcome {
             }
             prepared.warnings.push(format!("the bundle was not run against the model: {}", outcome.story));
         }
+        if let Some(itself) = outcome.itself.as_ref().filter(|itself| itself.status == "differs") {
+            let bad = itself.outputs.iter().find(|finding| finding.verdict == Verdict::Differs);
+            prepared.warnings.push(format!(
+                "run by {} itself the bundle gives other values than the model{}; `porter bisect {} --target {}` finds where",
+                itself.engine,
+                bad.map_or(String::new(), |finding| format!(": {}: {}", finding.name, finding.reason)),
+                args.model.display(),
+                args.target
+            ));
+        }
         if outcome.status != "not-run" && !outcome.refused.is_empty() {
             let refused = outcome.refused.join("; ");
             prepared.warnings.push(format!("model and bundle were compared on {} alone: {refused}", outcome.engine));
@@ -158,6 +177,21 @@ pub fn run(args: Args) -> Outcome {
         screen::note(&format!("warning: {warning}"));
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// More of the user's own inputs than this are not run: each is run several times for its noise.
+const MOST_SAMPLES: usize = 16;
+
+/// What the user gave to check the bundle on.
+fn samples(args: &Args, model: &Model, options: &Options) -> Result<Vec<Tensors>, Failure> {
+    if args.inputs.is_empty() {
+        return Ok(Vec::new());
+    }
+    let mut model = model.clone(); // weights are shared
+    freeze::freeze(&mut model, &options.freeze).map_err(|error| failure(&args.model, error.into()))?;
+    let wanted = Wanted::by(&model);
+    let samples = super::given::samples(&args.inputs, &wanted, &inputs::Options::default(), &[model], MOST_SAMPLES)?;
+    Ok(samples.into_iter().map(|(_, tensors)| tensors).collect())
 }
 
 fn bundle_failure(error: BundleError) -> Failure {

@@ -9,7 +9,7 @@ use super::{Failure, Outcome, screen};
 use crate::compare::{Metrics, Verdict};
 use crate::engine::Tensors;
 use crate::graph::freeze::{self, Freeze};
-use crate::inputs::{self, Plan, Wanted};
+use crate::inputs::{self, Wanted};
 use crate::onnx::DType;
 use crate::reach::{self, ReachError, Reached};
 use crate::target::{Facts, TargetSet};
@@ -154,23 +154,9 @@ fn given(args: &Args, subject: &Subject) -> Result<Vec<(String, Tensors)>, Failu
         Some(parts) => Wanted::listed(&parts.manifest, Facts::of(&subject.model)),
         None => Wanted::by(&model),
     };
-    let names: Vec<&str> = wanted.slots.iter().map(|slot| slot.name.as_str()).collect();
-    let files = args.inputs.iter().map(|text| inputs::expand(text, &names)).collect::<Result<Vec<_>, _>>();
     let batch = args.batch.first().and_then(|&batch| usize::try_from(batch).ok());
     let options = inputs::Options { seed: Some(args.seed), batch };
-    let plan = Plan::new(&wanted, &files.map_err(Failure::input)?, &options).map_err(Failure::input)?;
-    let models = [model];
-    let load = |run: usize| {
-        let feed = plan.load(run, &models, false).map_err(Failure::input)?;
-        feed.warnings.iter().for_each(|said| screen::note(&format!("warning: {said}")));
-        let name = match feed.frames.as_slice() {
-            [] => format!("given {}", run + 1),
-            [only] => only.name.clone(),
-            [first, rest @ ..] => format!("{} and {} more", first.name, rest.len()),
-        };
-        Ok((name, feed.tensors))
-    };
-    (0..plan.runs()).map(load).collect()
+    super::given::samples(&args.inputs, &wanted, &options, &[model], usize::MAX)
 }
 
 /// ONNX Runtime with its optimisation off, or where that is not installed, tract.

@@ -32,6 +32,26 @@ pub struct Options {
     pub sizes: HashMap<String, i64>,
 }
 
+/// More bytes of inputs than this are not made up.
+const MOST_BYTES: f64 = 4e9;
+
+/// Why inputs for a model cannot be made up: their sizes.
+pub fn too_large(model: &Model) -> Option<String> {
+    let bytes = |&id: &ValueId| {
+        let dims = sizes(model, id, &Options::default());
+        let elements: f64 = dims.iter().map(|&size| size.max(0) as f64).product();
+        elements * model.graph.value(id).dtype.and_then(|dtype| dtype.byte_len(1)).unwrap_or(1) as f64
+    };
+    let all: f64 = model.graph.inputs.iter().map(bytes).sum();
+    (all > MOST_BYTES).then(|| format!("its inputs take {:.0} GB, and more than 4 GB are not made up", all / 1e9))
+}
+
+/// The sample of that number among those given; made up where none are.
+pub fn given_or_made(given: &[Tensors], model: &Model, number: u64) -> Tensors {
+    let given = usize::try_from(number).ok().and_then(|number| given.get(number));
+    given.cloned().unwrap_or_else(|| for_model(model, number))
+}
+
 /// Inputs for a model.
 pub fn for_model(model: &Model, seed: u64) -> Tensors {
     with_options(model, &Options { seed, ..Default::default() })

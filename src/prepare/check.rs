@@ -8,6 +8,7 @@ use std::collections::HashSet;
 
 use serde::Serialize;
 
+use super::trial::Ran;
 use super::{PrepareError, Prepared};
 use crate::bundle::manifest::Manifest;
 use crate::compare::{Agreement, Expectation, Finding, Verdict};
@@ -44,9 +45,23 @@ pub struct Checked {
     pub outputs: Vec<Finding>,
     /// The outcome in a sentence.
     pub story: String,
+    /// What the target's own engine gave, where the bundle was run there.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub itself: Option<Itself>,
     /// The outcome for the screen, a line an output.
     #[serde(skip)]
     pub lines: Vec<String>,
+}
+
+/// How the target's own engine did.
+#[derive(Clone, Debug, Serialize)]
+pub struct Itself {
+    /// The engine.
+    pub engine: String,
+    /// `same`, `unclear` or `differs`.
+    pub status: String,
+    /// What was found, output by output.
+    pub outputs: Vec<Finding>,
 }
 
 /// Compares the original with `parts`, which are the manifest's, read back from where they were written.
@@ -63,6 +78,9 @@ pub fn check(prepared: &Prepared, parts: &[Model]) -> Result<Checked, PrepareErr
     let (sizes, _) = freeze::assumed(&original);
     freeze::freeze(&mut sized, &sizes)?;
     shapes::infer(&mut sized)?; // what the model's work is counted by
+    if let Some(why) = samples::too_large(&sized) {
+        return Ok(Checked { story: why.clone(), ..not_run(why) });
+    }
     if let Some(weight) = wrong_weight(prepared, parts) {
         return Ok(refused(format!("weight {weight} of the bundle is not the model's, rounded")));
     }
@@ -76,7 +94,13 @@ pub fn check(prepared: &Prepared, parts: &[Model]) -> Result<Checked, PrepareErr
                 let noise = if is_lowered(prepared) { manifest.dtype } else { DType::Float };
                 // What is not installed refused nothing.
                 let refused = problems.iter().filter(|error| !error.is_absence()).map(ToString::to_string);
-                return Ok(conclude(findings, engine.name(), refused.collect(), count, noise, &manifest.target));
+                let itself = judged.itself();
+                let mut checked = conclude(findings, engine.name(), refused.collect(), count, noise, &manifest.target);
+                if let Some(itself) = &itself {
+                    let own = itself.outputs.iter().map(|finding| line(finding, DType::Float));
+                    checked.lines.extend(own.map(|said| format!("{said} (run by {} itself, 1 sample)", itself.engine)));
+                }
+                return Ok(Checked { itself, ..checked });
             }
             Err(error) => {
                 problems.push(error.clone());
@@ -138,6 +162,7 @@ fn refused(why: String) -> Checked {
         refused: Vec::new(),
         samples: 0,
         outputs: Vec::new(),
+        itself: None,
         lines: vec![why.clone()],
         story: why,
     }
@@ -171,6 +196,7 @@ impl<'a> Judged<'a> {
         };
         let large = flops::total(self.sized) >= SMALL;
         let (count, draws) = if large { (1, 2) } else { (2, 2) };
+        let count = if self.prepared.samples.is_empty() { count } else { self.prepared.samples.len() as u64 };
         // Where every node ended up on the CPU, nothing computes in the type that the policy chose.
         let dtype = if is_lowered(self.prepared) { manifest.dtype } else { DType::Float };
         let noise = Noise { dtype, keep: &keep, draws, seed: 0, approximated: &[] };
@@ -206,7 +232,7 @@ impl<'a> Judged<'a> {
     /// What is found on one sample: with the parts as they are, and where these are in a 16-bit type, also with the parts
     /// before that. The type's own noise hides most faults of rewriting and partition; float32's does not.
     fn sample(&mut self, seed: u64, noise: &Noise) -> Result<Vec<Finding>, EngineError> {
-        let inputs = samples::for_model(self.sized, seed);
+        let inputs = samples::given_or_made(&self.prepared.samples, self.sized, seed);
         let reference = Emulated(self.engine).run_once(self.original, &inputs)?;
         self.part_failed = true;
         let lowered = !self.prepared.float32_parts.is_empty();
@@ -230,6 +256,20 @@ impl<'a> Judged<'a> {
         }
         self.part_failed = false;
         Ok(told)
+    }
+
+    /// What is found where the target's own engine ran the bundle; nothing where it did not, or where the original does
+    /// not run.
+    fn itself(&self) -> Option<Itself> {
+        let Ran { engine, tensors, approximated } = self.prepared.ran.as_ref()?;
+        let inputs = samples::given_or_made(&self.prepared.samples, self.sized, 0);
+        let keep = |_: &Node| false;
+        let noise = Noise { dtype: DType::Float, keep: &keep, draws: 2, seed: 0, approximated };
+        let runner = Emulated(self.engine);
+        let reference = runner.run_once(self.original, &inputs).ok()?;
+        let expectation = noise::measure_around(&runner, self.original, &inputs, reference, &noise).ok()?;
+        let outputs = self.judge(expectation, tensors);
+        Some(Itself { engine: engine.clone(), status: status(verdict(&outputs)).into(), outputs })
     }
 
     /// What is found in float32. Noise is measured only where it has something to explain: most bundles are equal to
@@ -342,6 +382,14 @@ fn verdict(findings: &[Finding]) -> Verdict {
     findings.iter().map(|finding| finding.verdict).max().unwrap_or(Verdict::Same)
 }
 
+fn status(verdict: Verdict) -> &'static str {
+    match verdict {
+        Verdict::Same => "same",
+        Verdict::Unclear => "unclear",
+        Verdict::Differs => "differs",
+    }
+}
+
 /// How bad findings are, to pick the worst.
 fn badness(findings: &[Finding]) -> (Option<Verdict>, f64) {
     (findings.iter().map(|f| f.verdict).max(), findings.iter().map(|f| f.strain).fold(0.0, f64::max))
@@ -399,7 +447,8 @@ fn not_run(why: String) -> Checked {
         refused: Vec::new(),
         samples: 0,
         outputs: Vec::new(),
-        story: format!("no engine here runs the original: {why}"),
+        itself: None,
+        story: format!("no engine here runs the original on these inputs: {why}"),
         lines: vec![format!("not run: {why}")],
     }
 }
@@ -413,11 +462,6 @@ fn conclude(
     target: &str,
 ) -> Checked {
     let verdict = outputs.iter().map(|finding| finding.verdict).max().unwrap_or(Verdict::Same);
-    let status = match verdict {
-        Verdict::Same => "same",
-        Verdict::Unclear => "unclear",
-        Verdict::Differs => "differs",
-    };
     let mut lines: Vec<String> = outputs.iter().map(|finding| line(finding, dtype)).collect();
     let count = if samples == 1 { "1 sample".to_string() } else { format!("{samples} samples") };
     let how = if dtype == DType::Float { String::new() } else { format!(", {} emulated", dtype.spelled()) };
@@ -434,8 +478,8 @@ fn conclude(
         ),
         None => format!("every output agrees on {samples} samples ({engine})"),
     };
-    let (passed, status) = (verdict != Verdict::Differs, status.into());
-    Checked { passed, status, engine, refused, samples, outputs, story, lines }
+    let (passed, status) = (verdict != Verdict::Differs, status(verdict).into());
+    Checked { passed, status, engine, refused, samples, outputs, story, itself: None, lines }
 }
 
 /// `output0: 300 of 300 detections agree; worst box 0.40 px; 24 % of what bfloat16 allows`.

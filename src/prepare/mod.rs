@@ -13,9 +13,9 @@ mod pipeline;
 mod ranges;
 pub mod report;
 mod script;
-mod trial;
+pub mod trial;
 
-use crate::engine::EngineError;
+use crate::engine::{EngineError, Tensors};
 use crate::graph::freeze::Freeze;
 use crate::graph::{GraphError, Model};
 use crate::lower::neuron::Finding;
@@ -46,6 +46,8 @@ pub struct Options {
     pub prove: bool,
     /// Where the weights of a lowered part go.
     pub weights: Weights,
+    /// What the bundle is tried and checked on; made up where there is nothing.
+    pub samples: Vec<Tensors>,
 }
 
 /// A model made ready for a target.
@@ -60,6 +62,10 @@ pub struct Prepared {
     pub float32_parts: Vec<Model>,
     /// The model before any change, its sizes frozen: what the parts are compared with.
     pub original: Model,
+    /// What the bundle is checked on; made up where there is nothing.
+    pub samples: Vec<Tensors>,
+    /// What the bundle gave on the first sample on the target's own engine, where it was run there.
+    pub ran: Option<trial::Ran>,
     /// Files that go into the bundle besides models, manifest and report.
     pub files: Vec<crate::bundle::TextFile>,
     /// What the user should know.

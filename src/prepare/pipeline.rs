@@ -58,7 +58,10 @@ pub fn prepare(
     let mut refused = Refused::new();
     for _ in 0..TRIALS {
         match trial::compile(&prepared, target) {
-            Trial::Fine => return Ok(prepared),
+            Trial::Fine(ran) => {
+                prepared.ran = ran;
+                return Ok(prepared);
+            }
             Trial::Failed(error) => {
                 prepared.warnings.push(format!("the bundle does not run on {}: {error}", target.name));
                 return Ok(prepared);
@@ -67,8 +70,23 @@ pub fn prepare(
         }
         prepared = attempt(assume, &refused)?;
     }
-    if let Trial::Failed(_) | Trial::Refused(_) = trial::compile(&prepared, target) {
-        prepared.warnings.push(format!("the bundle does not run on {}: it goes on refusing nodes", target.name));
+    match trial::compile(&prepared, target) {
+        Trial::Fine(ran) => prepared.ran = ran,
+        Trial::Failed(error) => {
+            prepared.warnings.push(format!("the bundle does not run on {}: {error}", target.name));
+        }
+        Trial::Refused(found) => {
+            let mut told: Vec<String> =
+                found.iter().map(|(value, said)| format!("what makes {value}: {said}")).collect();
+            told.sort();
+            let more = told.len().saturating_sub(3);
+            told.truncate(3);
+            let rest = if more > 0 { format!("; and {more} more") } else { String::new() };
+            let (name, told) = (&target.name, told.join("; "));
+            prepared
+                .warnings
+                .push(format!("the bundle does not run on {name}: it goes on refusing nodes: {told}{rest}"));
+        }
     }
     Ok(prepared)
 }
@@ -196,7 +214,9 @@ fn attempt(mut model: Model, wishes: &Wishes, step: &dyn Fn(&str)) -> Result<Pre
     let wishes = target::dtype::Wishes { dtype: options.dtype, variant: options.variant.as_deref() };
     let mut policy = target::dtype::policy(&model, target, &setting, &assessment, wishes)?;
     let mut warnings = Vec::new();
-    if policy.compute == DType::Float16 && !(options.prove && ranges::keep_what_overflows(&model, &mut policy)) {
+    if policy.compute == DType::Float16
+        && !(options.prove && ranges::keep_what_overflows(&model, &options.samples, &mut policy))
+    {
         let why = if options.prove { "no engine here runs the model" } else { "--no-check" };
         warnings.push(format!("whether float16 holds the model's numbers, up to 65504, was not measured: {why}"));
     }
@@ -322,6 +342,8 @@ fn attempt(mut model: Model, wishes: &Wishes, step: &dyn Fn(&str)) -> Result<Pre
         lowered,
         float32_parts,
         original,
+        samples: options.samples.clone(),
+        ran: None,
         files,
         warnings,
         title: facts.title(),

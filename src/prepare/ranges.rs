@@ -4,7 +4,7 @@
 //! near that limit stays float32. Nothing of the tensors is kept but the largest number of each.
 
 use super::check;
-use crate::engine::{Engine, samples};
+use crate::engine::{Engine, Tensors, samples as inputs};
 use crate::graph::{AttributeValue, Model, Node, ValueId, freeze};
 use crate::onnx::DType;
 use crate::target::dtype::{FLOAT16_MAX, Policy};
@@ -16,7 +16,7 @@ const SAMPLES: u64 = 2;
 
 /// Keeps the nodes of `model` in float32 that go beyond float16 on a sample. Returns false where no engine runs the model,
 /// so that nothing is known.
-pub(super) fn keep_what_overflows(model: &Model, policy: &mut Policy) -> bool {
+pub(super) fn keep_what_overflows(model: &Model, samples: &[Tensors], policy: &mut Policy) -> bool {
     if policy.compute != DType::Float16 {
         return true;
     }
@@ -24,15 +24,15 @@ pub(super) fn keep_what_overflows(model: &Model, policy: &mut Policy) -> bool {
     let values = watch(&mut probe);
     let mut sized = model.clone();
     let (sizes, _) = freeze::assumed(&sized);
-    if freeze::freeze(&mut sized, &sizes).is_err() {
+    if freeze::freeze(&mut sized, &sizes).is_err() || inputs::too_large(&sized).is_some() {
         return false;
     }
     let mut problems = Vec::new();
     let runs = |engine: &dyn Engine| -> Option<Vec<f64>> {
         let mut session = engine.compile(&probe).ok()?;
         let mut largest = vec![0f64; values.len()];
-        for seed in 0..SAMPLES {
-            let outputs = session.run(&samples::for_model(&sized, seed)).ok()?;
+        for seed in 0..if samples.is_empty() { SAMPLES } else { samples.len() as u64 } {
+            let outputs = session.run(&inputs::given_or_made(samples, &sized, seed)).ok()?;
             for (largest, (_, name)) in largest.iter_mut().zip(&values) {
                 let found = outputs.get(name)?.to_f64s().ok()?.first().copied()?;
                 *largest = largest.max(found); // a NaN of the model's own says nothing

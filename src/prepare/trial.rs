@@ -7,7 +7,7 @@
 use std::collections::{HashMap, HashSet};
 
 use super::{Prepared, check};
-use crate::engine::{Engine, EngineError, samples};
+use crate::engine::{Engine, EngineError, Tensors, samples};
 use crate::graph::{Graph, Model, NodeId, ValueId, freeze};
 use crate::onnx::DType;
 use crate::reach;
@@ -21,12 +21,23 @@ pub type Refused = HashMap<String, String>;
 
 /// What a trial came to.
 pub enum Trial {
-    /// Every part compiles, or nothing here can tell.
-    Fine,
+    /// Every part compiles, or nothing here can tell; with what the parts gave, where they were run.
+    Fine(Option<Ran>),
     /// These nodes do not.
     Refused(Refused),
     /// A part does not compile, and no node of it is to blame.
     Failed(EngineError),
+}
+
+/// What a bundle gave on its target's own engine.
+#[derive(Clone, Debug)]
+pub struct Ran {
+    /// The engine.
+    pub engine: String,
+    /// Every tensor there is, on the first sample.
+    pub tensors: Tensors,
+    /// Operators that the engine approximates, with how far off it may be, relative to 1.
+    pub approximated: Vec<(String, f64)>,
 }
 
 /// Tries the target's parts on its engine, if that is at hand.
@@ -36,9 +47,9 @@ pub fn compile(prepared: &Prepared, target: &Target) -> Trial {
     let own = parts.filter(|(part, _)| part.device == target.name && !part.name.starts_with("host"));
     let own: Vec<&Model> = own.map(|(_, model)| model).collect();
     if own.is_empty() {
-        return Trial::Fine;
+        return Trial::Fine(None);
     }
-    let Some(engine) = reach::at_hand(target) else { return Trial::Fine };
+    let Some(engine) = reach::at_hand(target) else { return Trial::Fine(None) };
     let mut refused = Refused::new();
     for part in own {
         let Err(error) = engine.compile(part) else { continue };
@@ -49,22 +60,31 @@ pub fn compile(prepared: &Prepared, target: &Target) -> Trial {
         refused.extend(found);
     }
     if refused.is_empty() && matches!(target.reach, Reach::Tract {}) {
-        refused = refused_in_a_run(&*engine, prepared, &target.name);
+        return match in_a_run(&*engine, prepared, &target.name) {
+            Ok(tensors) => {
+                let approximated = target.approximates.iter().map(|(operator, most)| (operator.clone(), *most));
+                let (engine, approximated) = (engine.name(), approximated.collect());
+                Trial::Fine(tensors.map(|tensors| Ran { engine, tensors, approximated }))
+            }
+            Err(refused) => Trial::Refused(refused),
+        };
     }
-    if refused.is_empty() { Trial::Fine } else { Trial::Refused(refused) }
+    if refused.is_empty() { Trial::Fine(None) } else { Trial::Refused(refused) }
 }
 
+/// Everything that the parts give, run one after the other; nothing where no inputs can be made up, or where a part for the
+/// host does not run: what the model computes is the check's business.
+///
+/// # Errors
 /// The first node of a part that the engine compiles and does not run on what the parts before it give, and those like it.
-/// Nothing where no inputs can be made up, or where a part for the host does not run: what the model computes is the
-/// check's business.
-fn refused_in_a_run(engine: &dyn Engine, prepared: &Prepared, target: &str) -> Refused {
+fn in_a_run(engine: &dyn Engine, prepared: &Prepared, target: &str) -> Result<Option<Tensors>, Refused> {
     let mut refused = Refused::new();
     let mut sized = prepared.original.clone();
     let (sizes, _) = freeze::assumed(&sized);
-    if freeze::freeze(&mut sized, &sizes).is_err() {
-        return refused;
+    if freeze::freeze(&mut sized, &sizes).is_err() || samples::too_large(&sized).is_some() {
+        return Ok(None);
     }
-    let mut known = samples::for_model(&sized, 0);
+    let mut known = samples::given_or_made(&prepared.samples, &sized, 0);
     let hosts = check::engines(&mut Vec::new());
     for (part, model) in prepared.manifest.parts.iter().zip(&prepared.parts) {
         let own = part.device == target && !part.name.starts_with("host");
@@ -82,9 +102,9 @@ fn refused_in_a_run(engine: &dyn Engine, prepared: &Prepared, target: &str) -> R
             let alike = graph.nodes().filter(|(other, _)| kind(graph, *other) == kind(graph, id));
             alike.for_each(|(id, _)| note(graph, id, &error, &mut refused));
         }
-        break;
+        return if refused.is_empty() { Ok(None) } else { Err(refused) };
     }
-    refused
+    Ok(Some(known))
 }
 
 /// The nodes of a part that the engine does not take: the one that it names, and those that it does not take alone; else

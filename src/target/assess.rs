@@ -156,10 +156,10 @@ impl Check<'_> {
             let allowed = cache.entry(std::ptr::from_ref(names)).or_insert_with(|| expand(self.target, names));
             let cast = self.target.casts.get(&dtype).is_some_and(|wider| allowed.contains(wider));
             if !allowed.contains(&dtype) && !cast {
-                return refuse(
-                    format!("{} does not take {dtype} ({})", spoken(node), graph.value(id).name),
-                    &limits.code,
-                );
+                // A type that the whole target is without has a code of its own.
+                let forbidden = self.target.forbidden_types.get(&dtype).and_then(|refusal| refusal.code.as_ref());
+                let code = limits.code.as_ref().or(forbidden).cloned();
+                return refuse(format!("{} does not take {dtype} ({})", spoken(node), graph.value(id).name), &code);
             }
         }
         None

@@ -33,6 +33,7 @@ pub fn default_of(op: &str, attribute: &str) -> Value {
         (_, "input_forget" | "linear_before_reset" | "noop_with_empty_axes" | "block_size") => Value::Int(0),
         (_, "group" | "keepdims" | "largest" | "sorted" | "stash_type" | "saturate") => Value::Int(1),
         ("LpNormalization" | "LpPool" | "GlobalLpPool", "p") => Value::Int(2),
+        ("Elu" | "Celu" | "ThresholdedRelu" | "Swish", "alpha") => Value::Float(1.0),
         ("Gemm", "alpha" | "beta") => Value::Float(1.0),
         _ => Value::Null,
     }

@@ -1,8 +1,10 @@
 //! The pass: every node whose outputs do not depend on the model's inputs gives way to initializers.
 
+use std::collections::HashMap;
+
 use super::{Array, Call, branch};
 use crate::graph::shapes::{self, Shapes};
-use crate::graph::{AttributeValue, Graph, GraphError, Model, NodeId, ValueId};
+use crate::graph::{AttributeValue, Graph, GraphError, Model, Node, NodeId, ValueId};
 use crate::onnx::Tensor;
 
 /// Results larger than this, and larger than what they were computed from, stay nodes: a file must not grow by a tensor of
@@ -32,6 +34,7 @@ pub fn fold_constants(model: &mut Model) -> Result<Folded, GraphError> {
 
 fn fold_graph(graph: &mut Graph, opset: i64, known: &Shapes, folded: &mut Folded) {
     let mut branches = false;
+    let mut twins = Twins::default();
     let labels: Vec<(NodeId, String)> = graph
         .nodes()
         .enumerate()
@@ -58,8 +61,16 @@ fn fold_graph(graph: &mut Graph, opset: i64, known: &Shapes, folded: &mut Folded
         }
         let is_constant = node.is("Constant");
         let Some(tensors) = outputs(graph, id, known) else { continue };
-        graph.remove_node(id);
+        let removed = graph.remove_node(id);
+        let already = match &tensors[..] {
+            [(value, tensor)] if !is_constant && is_large(tensor) => twins.of(graph, &removed, *value),
+            _ => None,
+        };
         for (value, tensor) in tensors {
+            if let Some(same) = already {
+                graph.replace_uses(value, same);
+                continue;
+            }
             let tensor = tensor.renamed(graph.value(value).name.clone());
             graph.set_initializer(value, tensor);
         }
@@ -71,6 +82,33 @@ fn fold_graph(graph: &mut Graph, opset: i64, known: &Shapes, folded: &mut Folded
         // What came out of branches may fold in its turn; every round takes at least one If away.
         let known = shapes::infer_inner(graph, opset);
         fold_graph(graph, opset, &known, folded);
+    }
+}
+
+/// Weights of fewer bytes are not worth being kept once.
+const WORTH_SHARING: usize = 4096;
+
+fn is_large(tensor: &Tensor) -> bool {
+    tensor.dtype().byte_len(tensor.len()).is_some_and(|bytes| bytes >= WORTH_SHARING)
+}
+
+/// What was folded so far, to find what is the same tensor: exporters write a shared weight as one initializer and a node
+/// for every layer that uses it, and a file must not grow by a copy for each.
+#[derive(Default)]
+struct Twins(HashMap<(String, Vec<Option<ValueId>>), ValueId>);
+
+impl Twins {
+    /// The value that is the same as what `node` made as `value`, if the graph has one and `value` need not be one itself.
+    fn of(&mut self, graph: &Graph, node: &Node, value: ValueId) -> Option<ValueId> {
+        if graph.is_output(value) {
+            return None;
+        }
+        if node.is("Identity") {
+            return node.input(0).filter(|&source| graph.initializer(source).is_some());
+        }
+        let said = format!("{} {:?}", node.op_type, node.attributes);
+        let same = *self.0.entry((said, node.inputs.clone())).or_insert(value);
+        (same != value).then_some(same)
     }
 }
 
@@ -136,6 +174,22 @@ mod tests {
     use crate::graph::builder::Build;
     use crate::graph::{Node, freeze};
     use crate::onnx::DType;
+
+    #[test]
+    fn a_weight_that_layers_share_is_kept_once() {
+        let mut b = Build::new();
+        let mut x = b.input("x", DType::Float, &[1, 64]);
+        let w = b.weight("w", &[64, 64]);
+        for layer in 0..3 {
+            let same = b.op("Identity", &format!("same{layer}"), &[w]);
+            let turned = b.op("Transpose", &format!("turned{layer}"), &[same]);
+            x = b.op("MatMul", &format!("mul{layer}"), &[x, turned]);
+            x = b.op("MatMul", &format!("back{layer}"), &[x, same]);
+        }
+        let mut model = b.finish(&[x]);
+        assert_eq!(fold_constants(&mut model).unwrap().nodes.len(), 6);
+        assert_eq!((model.graph.node_count(), model.graph.initializers().count()), (6, 2));
+    }
 
     #[test]
     fn the_head_that_computes_its_slices_folds_once_sizes_are_known() {

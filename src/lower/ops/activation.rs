@@ -8,6 +8,7 @@ use super::erf::erf_of;
 use super::wide;
 use crate::lower::call::{Call, Lowered};
 use crate::lower::hlo::{Builder, Direction, Op, Unary};
+use crate::onnx::DType;
 
 /// An activation of one tensor.
 pub fn activation(call: &mut Call) -> Lowered {
@@ -84,6 +85,8 @@ pub fn activation(call: &mut Call) -> Lowered {
         "Shrink" => {
             let (lambda, bias) = (call.float("lambd", 0.5), call.float("bias", 0.0));
             let b = &mut *call.b;
+            // Bounds and bias are floats for whole numbers too; what comes out is cut.
+            let x = if b.dtype(x).is_float() { x } else { b.convert(x, DType::Double) };
             let (low, high, zero) = (b.full_like(x, -lambda), b.full_like(x, lambda), b.full_like(x, 0.0));
             let (up, down) = (b.add_number(x, bias), b.add_number(x, -bias));
             let (below, above) = (b.compare(Direction::Lt, x, low), b.compare(Direction::Gt, x, high));

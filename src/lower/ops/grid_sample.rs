@@ -122,6 +122,8 @@ fn axis(b: &mut Builder, place: Op, size: i64, mode: &str, outside: Outside, ali
     let place = if nearest { b.unary(Unary::RoundNearestEven, place) } else { place };
     let place = match outside {
         Outside::Zeros => place,
+        // The cubic kernel is laid where the coordinate is, and each neighbour brought back by itself.
+        Outside::Border if mode == "cubic" || mode == "bicubic" => place,
         Outside::Border => within(b, place, size),
         Outside::Reflection => reflected(b, place, ends),
     };

@@ -46,6 +46,9 @@ pub fn max_pool(call: &mut Call) -> Lowered {
     Ok(vec![call.b.reduce_window(x, init, &whole, Binary::Maximum)])
 }
 
+/// A window with places becomes a slice for each of its elements; compilers choke on many more than this.
+const MOST_PLACES: i64 = 256;
+
 /// MaxPool with the place of each maximum in the flat input; of equals the first counts.
 fn max_pool_places(call: &mut Call, x: Op, geometry: &Geometry) -> Lowered {
     let column_major = call.int("storage_order", 0) != 0;
@@ -73,6 +76,11 @@ fn max_pool_places(call: &mut Call, x: Op, geometry: &Geometry) -> Lowered {
     let padded_places = b.pad(places, none, &low, &high, &vec![0; rank]);
     let mut best: Option<(Op, Op)> = None;
     let total: i64 = geometry.kernel.iter().product();
+    if total > MOST_PLACES {
+        return Err(
+            format!("with the places of its maxima, a window of {total} elements: more than {MOST_PLACES}").into()
+        );
+    }
     for flat in 0..total {
         let mut start = vec![0; rank];
         let mut rest = flat;

@@ -8,7 +8,7 @@ use super::Problem;
 use super::cast::{self, largest};
 use super::matmul::{centred, product};
 use crate::lower::call::{Call, Lowered};
-use crate::lower::hlo::{Builder, Op, Unary};
+use crate::lower::hlo::{Builder, Direction, Op, Unary};
 use crate::onnx::DType;
 
 /// A scale or zero point in the sizes of the tensor it belongs to.
@@ -157,6 +157,10 @@ pub fn dynamic_quantize(call: &mut Call) -> Lowered {
     let range = b.sub(high, low);
     let steps = b.full_like(range, 255.0);
     let scale = b.div(range, steps);
+    // Of zeros alone the step is 1, as runtimes have it: nothing can be divided by 0.
+    let (nothing, one) = (b.full_like(range, 0.0), b.full_like(range, 1.0));
+    let is_flat = b.compare(Direction::Eq, range, nothing);
+    let scale = b.select(is_flat, one, scale);
     let minus = b.neg(low);
     let place = b.div(minus, scale);
     let place = b.at_least(place, 0.0);

@@ -9,7 +9,7 @@
 use super::pick::pick;
 use super::{Problem, wide};
 use crate::lower::call::{Call, Lowered, axis};
-use crate::lower::hlo::{Builder, DotDims, Op, Shape};
+use crate::lower::hlo::{Builder, DotDims, Op, Shape, Unary};
 use crate::onnx::DType;
 
 /// What one axis is resized by.
@@ -75,6 +75,11 @@ pub fn resize(call: &mut Call) -> Lowered {
     }
     if crops {
         made = extrapolate(call.b, made, &list, &settings, outside);
+    }
+    // Whole numbers are cut, but rounded where several were averaged, as runtimes do.
+    if settings.antialias && mode != "nearest" && !narrow.is_float() {
+        let moved = call.b.add_number(made, 0.5);
+        made = call.b.unary(Unary::Floor, moved);
     }
     Ok(vec![call.b.convert(made, narrow)])
 }

@@ -33,7 +33,8 @@ pub fn groups(faults: &[Fault]) -> Vec<Group> {
     let mut sets: Vec<Vec<usize>> = sets.into_iter().flat_map(apart).collect();
     sets.sort_by_key(|set| set[0]);
     let example =
-        |set: &[usize]| set.iter().copied().max_by(|&a, &b| strain(&faults[a]).total_cmp(&strain(&faults[b])));
+        // The first of those that are equally far off.
+        |set: &[usize]| set.iter().rev().copied().max_by(|&a, &b| strain(&faults[a]).total_cmp(&strain(&faults[b])));
     sets.into_iter().map(|members| Group { example: example(&members).unwrap_or(members[0]), members }).collect()
 }
 

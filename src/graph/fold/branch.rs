@@ -99,7 +99,7 @@ impl Splice<'_> {
 #[cfg(test)]
 mod tests {
     use crate::graph::builder::Build;
-    use crate::graph::fold::fold_constants;
+    use crate::graph::fold::{fold_constants, fold_outside_branches};
     use crate::graph::{Attribute, AttributeValue, Graph, Node};
     use crate::onnx::{DType, Tensor};
 
@@ -141,5 +141,35 @@ mod tests {
             told,
             ["Abs(x) -> y_output_0", "Neg(x) -> choice_output_0", "Add(choice_output_0,y_output_0) -> sum_output_0"]
         );
+    }
+
+    /// What it would choose fits sizes that the branch may never see.
+    #[test]
+    fn a_choice_inside_a_branch_that_may_not_run_can_be_left() {
+        let choice = |graph: &mut Graph, condition| {
+            let out = graph.add_value("chosen");
+            let mut node = Node::new("If", [condition], [out]).named("choice");
+            for (name, op) in [("then_branch", "Relu"), ("else_branch", "Neg")] {
+                node.attributes.push(Attribute::new(name, AttributeValue::Graph(Box::new(branch(op)))));
+            }
+            graph.add_node(node);
+            graph.outputs = vec![out];
+        };
+        let mut body = Graph::new("body");
+        let yes = body.add_initializer(Tensor::new("yes", DType::Bool, &[], vec![1u8]));
+        choice(&mut body, yes);
+        let mut b = Build::new();
+        let x = b.input("x", DType::Float, &[2]);
+        let ask = b.input("ask", DType::Bool, &[]);
+        let mut node = Node::new("If", [ask], []).named("outer");
+        node.attributes.push(Attribute::new("then_branch", AttributeValue::Graph(Box::new(body))));
+        node.attributes.push(Attribute::new("else_branch", AttributeValue::Graph(Box::new(branch("Abs")))));
+        let chosen = b.node(node);
+        let sum = b.op("Add", "sum", &[chosen, x]);
+        let mut model = b.finish(&[sum]);
+        assert!(fold_outside_branches(&mut model).unwrap().nodes.is_empty());
+        let outer = model.graph.node(model.graph.node_named("outer").unwrap());
+        assert!(outer.subgraphs().any(|(_, body)| body.node_named("choice").is_some()));
+        assert_eq!(fold_constants(&mut model).unwrap().nodes, ["choice"]);
     }
 }

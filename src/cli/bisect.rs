@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use super::{Failure, Outcome, progress::Progress, screen, sizes::Sizes};
-use crate::bisect::groups::{groups, span};
+use crate::bisect::groups::{groups, kinds, span};
 use crate::bisect::judge::Precision;
 use crate::bisect::prepared::{Parts, bisect_parts};
 use crate::bisect::reduce::reduce;
@@ -394,7 +394,7 @@ fn story(report: &Report) {
     let verdict = match report.verdict {
         Verdict::Healthy => "healthy: no node, no layer and no output is further off than noise explains".to_string(),
         Verdict::Faulty => {
-            let (faults, kinds) = (report.faults.len(), groups(&report.faults).len());
+            let (faults, kinds) = (report.faults.len(), kinds(&report.faults));
             let of = if kinds < faults { format!(" of {}", count(kinds, "kind")) } else { String::new() };
             format!("faulty: {}{of}", count(faults, "fault"))
         }

@@ -19,6 +19,25 @@ pub struct Group {
 
 /// The faults by index, those that are alike together, in the order of each group's first.
 pub fn groups(faults: &[Fault]) -> Vec<Group> {
+    let apart = |set: Vec<usize>| match set.len() < LEAST {
+        true => set.into_iter().map(|index| vec![index]).collect(),
+        false => vec![set],
+    };
+    let mut sets: Vec<Vec<usize>> = sets(faults).into_iter().flat_map(apart).collect();
+    sets.sort_by_key(|set| set[0]);
+    // The first of those that are equally far off.
+    let example =
+        |set: &[usize]| set.iter().rev().copied().max_by(|&a, &b| strain(&faults[a]).total_cmp(&strain(&faults[b])));
+    sets.into_iter().map(|members| Group { example: example(&members).unwrap_or(members[0]), members }).collect()
+}
+
+/// How many faults there are that are not alike.
+pub fn kinds(faults: &[Fault]) -> usize {
+    sets(faults).len()
+}
+
+/// Those that are alike together, by index.
+fn sets(faults: &[Fault]) -> Vec<Vec<usize>> {
     let mut sets: Vec<Vec<usize>> = Vec::new();
     for (index, fault) in faults.iter().enumerate() {
         match sets.iter_mut().find(|set| alike(&faults[set[0]], fault)) {
@@ -26,15 +45,7 @@ pub fn groups(faults: &[Fault]) -> Vec<Group> {
             None => sets.push(vec![index]),
         }
     }
-    let apart = |set: Vec<usize>| match set.len() < LEAST {
-        true => set.into_iter().map(|index| vec![index]).collect(),
-        false => vec![set],
-    };
-    let mut sets: Vec<Vec<usize>> = sets.into_iter().flat_map(apart).collect();
-    sets.sort_by_key(|set| set[0]);
-    let example =
-        |set: &[usize]| set.iter().copied().max_by(|&a, &b| strain(&faults[a]).total_cmp(&strain(&faults[b])));
-    sets.into_iter().map(|members| Group { example: example(&members).unwrap_or(members[0]), members }).collect()
+    sets
 }
 
 /// What the reader learns from both is the same.
@@ -100,5 +111,6 @@ mod tests {
             vec![fault("a", "Conv", 1.0), fault("s", "Split", 1.0), fault("b", "Conv", 2.0), fault("c", "Conv", 1.0)];
         let members: Vec<Vec<usize>> = groups(&faults).into_iter().map(|group| group.members).collect();
         assert_eq!(members, [[0], [1], [2], [3]]);
+        assert_eq!(kinds(&faults), 2);
     }
 }

@@ -109,8 +109,8 @@ pub enum Manner {
     Whole,
 }
 
-/// Graphs whose results take less than this have their draws made at the same time; larger ones one after the other.
-const TOGETHER: usize = 32 << 20;
+/// Graphs whose values take less than this have their draws made at the same time; larger ones one after the other.
+const TOGETHER: usize = 64 << 20;
 
 /// What a target's numbers may be off by.
 #[derive(Clone, Debug, PartialEq)]
@@ -165,7 +165,8 @@ pub(super) fn drawn(
         let noisy = rough.map(|rough| noise::draw(engine, &rough, inputs, &noise, index));
         noisy.and_then(Result::ok).map_or_else(|| noise::draw(engine, model, inputs, &noise, index), Ok)
     };
-    let bytes: usize = reference.values().filter_map(|tensor| tensor.dtype().byte_len(tensor.len())).sum();
+    // Errors of approximated functions are as large as their results, all of which a draw holds at once.
+    let bytes = made_by(model).max(reference.values().filter_map(|tensor| tensor.dtype().byte_len(tensor.len())).sum());
     let draws = if draws < 2 {
         vec![draw(0)?]
     } else if bytes < TOGETHER {
@@ -175,6 +176,17 @@ pub(super) fn drawn(
         vec![draw(0)?, draw(1)?]
     };
     Ok(Expectation::new(reference, draws, dtype))
+}
+
+/// Bytes of all that the nodes of a model make, as far as the sizes are known.
+fn made_by(model: &Model) -> usize {
+    let graph = &model.graph;
+    let bytes = |value: ValueId| {
+        let value = graph.value(value);
+        let count = value.static_shape()?.iter().product::<i64>();
+        value.dtype?.byte_len(usize::try_from(count).ok()?)
+    };
+    graph.nodes().flat_map(|(_, node)| node.writes()).filter_map(bytes).sum()
 }
 
 /// The model with what engines approximate, and long sums, off by as much as they are.

@@ -308,7 +308,14 @@ impl<'a> Lab<'a> {
     fn carry_out(&mut self, jobs: &mut [Job], question: Question) -> Result<(), Stop> {
         let (reference, target) = (self.reference.engine(), self.target);
         let allowed = Allowed { room: self.room, precision: self.precision };
+        // The whole model on the target is large enough without a stretch of the reference's beside it.
+        let alone = question.manner == Manner::Whole && self.reference.stretches.len() > 1;
+        if alone {
+            self.reference.rest();
+        }
+        give_back();
         together(jobs, &|job| job.compile(target))?;
+        give_back();
         // The first sample comes last: its values are at hand for what is asked next.
         let samples = self.subject.samples.len();
         let mut turns: Vec<usize> = match question.turns {
@@ -326,6 +333,9 @@ impl<'a> Lab<'a> {
                     None => Some(self.feed(&job.assembly, sample)?),
                     Some(_) => None,
                 });
+            }
+            if alone {
+                self.reference.rest();
             }
             let repeat = match turn {
                 _ if turn > 0 && turns[turn - 1] == sample => Repeat::Second,
@@ -452,6 +462,16 @@ fn keep_faults(reference: &mut Reference, job: &Job, (inputs, expected): &Fed, s
                 reference.keep(sample, *value, tensor);
             }
         }
+    }
+}
+
+/// Gives back to the system what sessions that are gone have used, and what was read of mapped files.
+fn give_back() {
+    crate::onnx::give_back();
+    // SAFETY: it only gives back memory that nobody has.
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    unsafe {
+        libc::malloc_trim(0);
     }
 }
 

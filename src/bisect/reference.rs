@@ -117,6 +117,11 @@ impl<'a> Reference<'a> {
         self.subject
     }
 
+    /// Lets go of the stretch that is at hand: it is made again when somebody asks for it.
+    pub fn rest(&mut self) {
+        self.at_hand = None;
+    }
+
     /// Keeps a value for later, where there is room.
     pub fn keep(&mut self, sample: usize, value: ValueId, tensor: &Tensor) {
         let bytes = tensor.dtype().byte_len(tensor.len()).unwrap_or(0);

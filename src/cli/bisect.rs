@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use super::{Failure, Outcome, progress::Progress, screen, sizes::Sizes};
-use crate::bisect::groups::{groups, span};
+use crate::bisect::groups::{groups, kinds, span};
 use crate::bisect::judge::Precision;
 use crate::bisect::prepared::{Parts, bisect_parts};
 use crate::bisect::reduce::reduce;
@@ -348,21 +348,24 @@ fn story(report: &Report) {
         if report.rounds == DType::Float { String::new() } else { format!(", {} rounding allowed", report.rounds) }
     ));
     table(report);
-    for group in groups(&report.faults) {
+    for (number, group) in groups(&report.faults).into_iter().enumerate() {
         say("");
         let fault = &report.faults[group.example];
         let name = |&index: &usize| report.faults[index].nodes.join(", ");
         match group.members.len() {
-            1 => say(&format!("{}. {}", group.example + 1, fault.nodes.join(", "))),
+            1 => say(&format!("{}. {}", number + 1, fault.nodes.join(", "))),
             alike => {
-                say(&format!("{}. {alike} places alike: {}", group.example + 1, fault.nodes.join(", ")));
+                let first = fault.nodes.join(", ");
+                let first =
+                    if fault.metrics.is_some() { format!("{first} the worst") } else { format!("such as {first}") };
+                say(&format!("{}. {alike} places alike, {first}", number + 1));
                 let others: Vec<&usize> = group.members.iter().filter(|&&index| index != group.example).collect();
                 others.iter().take(NAMED).for_each(|index| say(&format!("   also       {}", name(index))));
                 if others.len() > NAMED {
                     say(&format!("   and {} more, which --json lists", others.len() - NAMED));
                 }
                 if let Some((least, most)) = span(&group, &report.faults) {
-                    say(&format!("   Off by {least:.1e} to {most:.1e}; of the first, which is the worst:"));
+                    say(&format!("   Off by {least:.1e} to {most:.1e}. Of the worst, over what noise explains:"));
                 }
             }
         }
@@ -384,7 +387,7 @@ fn story(report: &Report) {
     let verdict = match report.verdict {
         Verdict::Healthy => "healthy: no node, no layer and no output is further off than noise explains".to_string(),
         Verdict::Faulty => {
-            let (faults, kinds) = (report.faults.len(), groups(&report.faults).len());
+            let (faults, kinds) = (report.faults.len(), kinds(&report.faults));
             let of = if kinds < faults { format!(" of {}", count(kinds, "kind")) } else { String::new() };
             format!("faulty: {}{of}", count(faults, "fault"))
         }
@@ -436,12 +439,18 @@ fn table(report: &Report) {
 
 fn sentences(fault: &Fault) -> Vec<String> {
     let mut said = Vec::new();
-    let what = match fault.kind {
-        Kind::WrongValues => "gives wrong values",
-        Kind::Nan => "gives NaN or infinity where numbers belong",
-        Kind::CompileError => "does not compile",
-        Kind::Crash => "makes the target crash",
-        Kind::Timeout => "makes the target hang",
+    let several = fault.operators.len() > 1;
+    let what = match (fault.kind, several) {
+        (Kind::WrongValues, false) => "gives wrong values",
+        (Kind::WrongValues, true) => "together give wrong values",
+        (Kind::Nan, false) => "gives NaN or infinity where numbers belong",
+        (Kind::Nan, true) => "together give NaN or infinity where numbers belong",
+        (Kind::CompileError, false) => "does not compile",
+        (Kind::CompileError, true) => "do not compile together",
+        (Kind::Crash, false) => "makes the target crash",
+        (Kind::Crash, true) => "together make the target crash",
+        (Kind::Timeout, false) => "makes the target hang",
+        (Kind::Timeout, true) => "together make the target hang",
     };
     let operators = fault.operators.join(" and ");
     let code = fault.code.as_ref().map(|code| format!(" ({code})")).unwrap_or_default();
@@ -452,6 +461,9 @@ fn sentences(fault: &Fault) -> Vec<String> {
     match fault.kind {
         Kind::WrongValues | Kind::Nan => {
             said.push(format!("{operators} {what}{code}{elements}, on the inputs that the reference computes."));
+            if fault.kind == Kind::Nan {
+                said.push(format!("Seen at {}.", fault.reason));
+            }
         }
         _ => {
             let alone = if fault.confirmed { ", and does so again on its own" } else { "" };
@@ -460,16 +472,22 @@ fn sentences(fault: &Fault) -> Vec<String> {
             said.push(format!("In the target's words: {reason}"));
         }
     }
-    if let Some(shape) = fault.fingerprint {
-        said.push(format!("It is a {}: {}.", shape.name(), shape.says()));
+    // Of what is no number there is no distance.
+    let measured = fault.kind != Kind::Nan;
+    match fault.fingerprint {
+        Some(shape) if measured => said.push(format!("Fingerprint {}: {}.", shape.name(), shape.says())),
+        None if fault.kind == Kind::WrongValues => {
+            said.push("Fingerprint unknown: no shape of faults that porter knows explains every wrong value.".into());
+        }
+        _ => {}
     }
-    if let Some(metrics) = &fault.metrics {
+    if let Some(metrics) = fault.metrics.as_ref().filter(|_| measured) {
         said.push(format!(
             "Cosine {:.4}, {:.4} in the worst channel; off by {:.2e} where noise explains {:.0e}.",
             metrics.cosine, metrics.worst_cosine, metrics.max_abs, metrics.expected
         ));
     }
-    if let Some((reference, own)) = fault.from_exact {
+    if let Some((reference, own)) = fault.from_exact.filter(|_| measured) {
         said.push(format!("Float64 was asked: the reference is {reference:.1e} from it, the target {own:.1e}."));
     }
     if fault.fused {

@@ -129,6 +129,10 @@ fn is_shifted(all: &[&View]) -> bool {
         if view.dims.len() != rank || view.dims[axis] < 2 {
             return false;
         }
+        // Two or three channels that take each other's places are channels in another order.
+        if axis == 1 && rank > 2 && view.dims[axis] <= 3 {
+            return false;
+        }
         let inner: usize = view.dims[axis + 1..].iter().product();
         let size = view.dims[axis];
         let mut moved = 0;

@@ -8,6 +8,7 @@ mod error;
 pub mod external;
 pub mod fill;
 mod look;
+mod mapped;
 pub mod payload;
 pub mod proto;
 mod read;
@@ -20,8 +21,9 @@ mod write;
 
 pub use dtype::DType;
 pub use error::{OnnxError, Problem};
+pub use mapped::give_back;
 pub use payload::Payload;
 pub(crate) use read::map;
 pub use read::{ModelFile, NEWEST_OPSET, OLDEST_OPSET, decode, read};
 pub use tensor::{Tensor, TensorError};
-pub use write::{encode, write, write_message, write_with, write_with_limit};
+pub use write::{encode, encode_into, write, write_message, write_with, write_with_limit};

@@ -90,7 +90,7 @@ pub(crate) fn map(path: &Path) -> std::io::Result<Bytes> {
     // SAFETY: the map is read-only. Another process that truncates the file under us can end this one with a signal,
     // as with any mapped file; porter itself only ever replaces files by renaming.
     let map = unsafe { memmap2::Mmap::map(&file)? };
-    Ok(Bytes::from_owner(map))
+    Ok(super::mapped::bytes(map))
 }
 
 fn decode_with(bytes: Bytes, folder: Option<&Folder>) -> Result<ModelProto, Problem> {

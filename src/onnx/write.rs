@@ -95,6 +95,14 @@ pub fn encode(model: &ModelProto) -> Bytes {
     model.encode_to_vec().into()
 }
 
+/// The whole model into `out`, a piece at a time.
+///
+/// # Errors
+/// What `out` gives.
+pub fn encode_into(model: &ModelProto, out: &mut dyn Write) -> io::Result<()> {
+    stream(out, |buf| model.encode_raw(buf))
+}
+
 /// Appends a tensor's values to the data file and points the tensor there; returns where the next may start.
 fn move_out(tensor: &mut TensorProto, location: &str, offset: u64, buf: &mut impl BufMut) -> u64 {
     let Some(payload) = tensor.raw_data.take_if(|payload| payload.len() >= INLINE_LIMIT) else {
@@ -148,16 +156,16 @@ fn without_path(error: &io::Error) -> String {
     told.split(" at path ").next().unwrap_or_default().to_string()
 }
 
-fn stream(file: &mut File, encode: impl FnOnce(&mut Stream<'_>)) -> io::Result<()> {
-    let mut stream = Stream { file, buffer: vec![0; 1 << 18].into_boxed_slice(), filled: 0, error: None };
+fn stream(out: &mut dyn Write, encode: impl FnOnce(&mut Stream<'_>)) -> io::Result<()> {
+    let mut stream = Stream { out, buffer: vec![0; 1 << 18].into_boxed_slice(), filled: 0, error: None };
     encode(&mut stream);
     stream.flush();
     stream.error.map_or(Ok(()), Err)
 }
 
-/// A `BufMut` of fixed size over a file. The first write error is kept, and what follows is dropped.
+/// A `BufMut` of fixed size over what is written to. The first write error is kept, and what follows is dropped.
 struct Stream<'a> {
-    file: &'a mut File,
+    out: &'a mut dyn Write,
     buffer: Box<[u8]>,
     filled: usize,
     error: Option<io::Error>,
@@ -167,7 +175,7 @@ impl Stream<'_> {
     fn flush(&mut self) {
         let filled = std::mem::take(&mut self.filled);
         if self.error.is_none() {
-            self.error = self.file.write_all(&self.buffer[..filled]).err();
+            self.error = self.out.write_all(&self.buffer[..filled]).err();
         }
     }
 }
@@ -196,7 +204,7 @@ unsafe impl BufMut for Stream<'_> {
         }
         if source.len() >= self.buffer.len() {
             if self.error.is_none() {
-                self.error = self.file.write_all(source).err();
+                self.error = self.out.write_all(source).err();
             }
             return;
         }

@@ -99,7 +99,7 @@ impl Splice<'_> {
 #[cfg(test)]
 mod tests {
     use crate::graph::builder::Build;
-    use crate::graph::fold::fold_constants;
+    use crate::graph::fold::{fold_constants, fold_outside_branches};
     use crate::graph::{Attribute, AttributeValue, Graph, Node};
     use crate::onnx::{DType, Tensor};
 
@@ -141,5 +141,26 @@ mod tests {
             told,
             ["Abs(x) -> y_output_0", "Neg(x) -> choice_output_0", "Add(choice_output_0,y_output_0) -> sum_output_0"]
         );
+    }
+
+    /// What is known of sizes may fit nothing there.
+    #[test]
+    fn a_branch_that_may_not_run_can_be_left_as_it_is() {
+        let mut body = Graph::new("body");
+        let one = body.add_initializer(Tensor::from_f32("one", &[2], &[1.0, 2.0]));
+        let out = body.add_value("out");
+        body.add_node(Node::new("Add", [one, one], [out]).named("added"));
+        body.outputs = vec![out];
+        let mut b = Build::new();
+        let x = b.input("x", DType::Float, &[2]);
+        let ask = b.input("ask", DType::Bool, &[]);
+        let mut node = Node::new("If", [ask], []).named("outer");
+        node.attributes.push(Attribute::new("then_branch", AttributeValue::Graph(Box::new(body))));
+        node.attributes.push(Attribute::new("else_branch", AttributeValue::Graph(Box::new(branch("Abs")))));
+        let chosen = b.node(node);
+        let sum = b.op("Add", "sum", &[chosen, x]);
+        let mut model = b.finish(&[sum]);
+        assert!(fold_outside_branches(&mut model).unwrap().nodes.is_empty());
+        assert_eq!(fold_constants(&mut model).unwrap().nodes, ["added"]);
     }
 }

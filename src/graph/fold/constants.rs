@@ -24,15 +24,28 @@ pub struct Folded {
 /// # Errors
 /// As [`shapes::infer`].
 pub fn fold_constants(model: &mut Model) -> Result<Folded, GraphError> {
+    fold(model, true)
+}
+
+/// As [`fold_constants`], with the branches of every If that is left as they were: one that does not run may not allow the
+/// sizes that are known, and what is computed from them fits nothing there.
+///
+/// # Errors
+/// As [`shapes::infer`].
+pub fn fold_outside_branches(model: &mut Model) -> Result<Folded, GraphError> {
+    fold(model, false)
+}
+
+fn fold(model: &mut Model, into_branches: bool) -> Result<Folded, GraphError> {
     let opset = model.opset();
     let mut folded = Folded::default();
     let known = shapes::infer_graph(&mut model.graph, opset)?;
-    fold_graph(&mut model.graph, opset, &known, &mut folded);
+    fold_graph(&mut model.graph, opset, &known, &mut folded, into_branches);
     model.graph.prune();
     Ok(folded)
 }
 
-fn fold_graph(graph: &mut Graph, opset: i64, known: &Shapes, folded: &mut Folded) {
+fn fold_graph(graph: &mut Graph, opset: i64, known: &Shapes, folded: &mut Folded, into_branches: bool) {
     let mut branches = false;
     let mut twins = Twins::default();
     let labels: Vec<(NodeId, String)> = graph
@@ -51,9 +64,12 @@ fn fold_graph(graph: &mut Graph, opset: i64, known: &Shapes, folded: &mut Folded
                 branches = true;
                 continue;
             }
+            if !into_branches && graph.node(id).is("If") {
+                continue;
+            }
             for inner in graph.node_mut(id).subgraphs_mut() {
                 let known = shapes::infer_inner(inner, opset);
-                fold_graph(inner, opset, &known, folded);
+                fold_graph(inner, opset, &known, folded, into_branches);
                 inner.prune();
             }
             graph.refresh_captures(id);
@@ -81,7 +97,7 @@ fn fold_graph(graph: &mut Graph, opset: i64, known: &Shapes, folded: &mut Folded
     if branches {
         // What came out of branches may fold in its turn; every round takes at least one If away.
         let known = shapes::infer_inner(graph, opset);
-        fold_graph(graph, opset, &known, folded);
+        fold_graph(graph, opset, &known, folded, into_branches);
     }
 }
 

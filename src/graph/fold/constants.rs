@@ -3,7 +3,7 @@
 use super::{Array, Call, branch};
 use crate::graph::shapes::{self, Shapes};
 use crate::graph::{AttributeValue, Graph, GraphError, Model, NodeId, ValueId};
-use crate::onnx::Tensor;
+use crate::onnx::{DType, Tensor};
 
 /// Results larger than this, and larger than what they were computed from, stay nodes: a file must not grow by a tensor of
 /// zeros that a node says in a line.
@@ -22,15 +22,27 @@ pub struct Folded {
 /// # Errors
 /// As [`shapes::infer`].
 pub fn fold_constants(model: &mut Model) -> Result<Folded, GraphError> {
+    fold(model, |_| true)
+}
+
+/// As [`fold_constants`], but nothing is rounded: arithmetic on floats stays, for those who compute it in another type.
+///
+/// # Errors
+/// As [`shapes::infer`].
+pub fn fold_whole_numbers(model: &mut Model) -> Result<Folded, GraphError> {
+    fold(model, |dtype| !dtype.is_float())
+}
+
+fn fold(model: &mut Model, wanted: fn(DType) -> bool) -> Result<Folded, GraphError> {
     let opset = model.opset();
     let mut folded = Folded::default();
     let known = shapes::infer_graph(&mut model.graph, opset)?;
-    fold_graph(&mut model.graph, opset, &known, &mut folded);
+    fold_graph(&mut model.graph, opset, &known, wanted, &mut folded);
     model.graph.prune();
     Ok(folded)
 }
 
-fn fold_graph(graph: &mut Graph, opset: i64, known: &Shapes, folded: &mut Folded) {
+fn fold_graph(graph: &mut Graph, opset: i64, known: &Shapes, wanted: fn(DType) -> bool, folded: &mut Folded) {
     let mut branches = false;
     let labels: Vec<(NodeId, String)> = graph
         .nodes()
@@ -50,7 +62,7 @@ fn fold_graph(graph: &mut Graph, opset: i64, known: &Shapes, folded: &mut Folded
             }
             for inner in graph.node_mut(id).subgraphs_mut() {
                 let known = shapes::infer_inner(inner, opset);
-                fold_graph(inner, opset, &known, folded);
+                fold_graph(inner, opset, &known, wanted, folded);
                 inner.prune();
             }
             graph.refresh_captures(id);
@@ -58,6 +70,9 @@ fn fold_graph(graph: &mut Graph, opset: i64, known: &Shapes, folded: &mut Folded
         }
         let is_constant = node.is("Constant");
         let Some(tensors) = outputs(graph, id, known) else { continue };
+        if !is_constant && !tensors.iter().all(|(_, tensor)| wanted(tensor.dtype())) {
+            continue;
+        }
         graph.remove_node(id);
         for (value, tensor) in tensors {
             let tensor = tensor.renamed(graph.value(value).name.clone());
@@ -70,7 +85,7 @@ fn fold_graph(graph: &mut Graph, opset: i64, known: &Shapes, folded: &mut Folded
     if branches {
         // What came out of branches may fold in its turn; every round takes at least one If away.
         let known = shapes::infer_inner(graph, opset);
-        fold_graph(graph, opset, &known, folded);
+        fold_graph(graph, opset, &known, wanted, folded);
     }
 }
 

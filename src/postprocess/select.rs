@@ -42,7 +42,7 @@ pub fn top_k(scores: &[f32], anchors: usize, count: usize, floor: f32) -> Vec<Pi
     let mut last = [f32::NEG_INFINITY; BLOCK];
     last[..rest.len()].copy_from_slice(rest);
     let blocks = || blocks.iter().chain((!rest.is_empty()).then_some(&last));
-    let lanes: Vec<[f32; LANES]> = blocks().map(|block| highest(block)).collect();
+    let lanes: Vec<[f32; LANES]> = blocks().map(highest).collect();
     let largest: Vec<f32> = lanes.iter().map(highest_of).collect();
     let mut bound = f32::NEG_INFINITY;
     if largest.len() > count {

@@ -8,15 +8,21 @@
 Needs a release build of porter and what tests/run.py installs. Both sides read one file with different inputs and run
 them one after the other, round after round in turns. The time is that of the loop over all inputs, the first run with
 its allocations included on both sides; reading the file and compiling is not in it. Where both differ, it is against
-porter: it cuts each input out of the file, looks for NaN in it, reads what the answer says, and keeps that; the bare loop
-has its inputs in memory and throws the outputs away. "All of it" is what the whole command takes for an input, from its
-start to its end: reading, hashing, compiling and writing JSON are in it, and the more inputs there are the less they
-weigh. A figure for as many threads as the machine has cores means something only while nothing else runs there.
+porter: it cuts each input out of the mapped file, reads what the answer says, and keeps that; the bare loop has its inputs
+in memory and throws the outputs away. Threads, optimisation (all of it), library, model and inputs are the same, and
+whatever else a session can be told is left as ONNX Runtime has it.
+
+"More" is the median of what porter takes more in each round, so that what disturbs the machine for longer than a round
+weighs on both sides; beside it stands the same of the fastest rounds. "All of it" is what the whole command takes for an
+input, from its start to its end: reading, compiling and writing JSON are in it, and the more inputs there are the less they
+weigh. "Processor" is user and system time of both whole processes, an input. A figure for as many threads as the machine
+has cores means something only while nothing else runs there.
 """
 
 import argparse
 import json
 import os
+import resource
 import statistics
 import subprocess
 import sys
@@ -82,11 +88,15 @@ def main():
     found = paths()
     environment, python = {**os.environ, **found}, found["PORTER_PYTHON"]
     load = " ".join(f"{value:.1f}" for value in os.getloadavg())
+    def processor():
+        used = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return used.ru_utime + used.ru_stime
+
     lines = [
         f"Medians of {options.n} rounds of {options.runs} runs, {os.cpu_count()} cores, load {load}.",
         "",
-        "| model | threads | bare loop | porter run | more | of it in the engine | all of it |",
-        "|---|---|---|---|---|---|---|",
+        "| model | threads | bare loop | porter run | more | fastest | in the engine | all of it | processor: bare, porter |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     with tempfile.TemporaryDirectory() as scratch:
         for name in ["yolo26n", "yolo26n-raw", "yolo26n-cls"]:
@@ -94,18 +104,24 @@ def main():
             subprocess.run([options.porter, "hydrate", MODELS / f"{name}.onnx", "-o", model], check=True, capture_output=True)
             inputs(python, model, file, options.runs)
             for threads in [1, 2]:
-                bare, whole, engine, command = [], [], [], []
+                bare, whole, engine, command, ours, theirs = [], [], [], [], [], []
                 for _ in range(options.n):
                     loop = [python, "-c", BARE, model, file, str(threads)]
+                    before = processor()
                     bare.append(float(subprocess.run(loop, check=True, capture_output=True, text=True).stdout))
+                    between = processor()
                     took = porter(options.porter, model, file, threads, environment, options.runs)
+                    theirs.append((between - before) / options.runs)
+                    ours.append((processor() - between) / options.runs)
                     whole.append(took[0])
                     engine.append(took[1])
                     command.append(took[2])
-                b, w, e, c = (statistics.median(times) for times in (bare, whole, engine, command))
-                lines.append(
-                    f"| {name} | {threads} | {b * 1e3:.2f} ms | {w * 1e3:.2f} ms | {100 * (w / b - 1):+.1f} % | {e * 1e3:.2f} ms | {c * 1e3:.2f} ms |"
-                )
+                each = (bare, whole, engine, command, theirs, ours)
+                b, w, e, c, t, o = (f"{statistics.median(times) * 1e3:.2f} ms" for times in each)
+                more = 100 * (statistics.median(w / b for w, b in zip(whole, bare)) - 1)
+                fastest = 100 * (min(whole) / min(bare) - 1)
+                lines.append(f"| {name} | {threads} | {b} | {w} | {more:+.1f} % | {fastest:+.1f} % | {e} | {c} | {t}, {o} |")
+                print(lines[-1], file=sys.stderr, flush=True)
     report = "\n".join(lines) + "\n"
     print(report)
     if options.o:

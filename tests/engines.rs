@@ -102,6 +102,8 @@ fn recurrent_layers_in_float64_are_those_of_onnx_runtime() {
                 );
                 let mut model = porter::text::parse_model(&text).unwrap();
                 porter::graph::shapes::infer(&mut model).unwrap();
+                let layer = model.graph.node_ids()[0];
+                model.graph.node_mut(layer).name = "layer".into();
                 let inputs = samples::for_model(&model, 1);
                 let rounded = ort.run_once(&model, &inputs).unwrap();
                 let exact = porter::engine::double::Double.run_once(&model, &inputs).unwrap();

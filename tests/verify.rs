@@ -185,7 +185,7 @@ fn in_sixteen_bits_a_gross_error_of_one_number_is_seen() {
     let draw = judge.expectation().draws[1].clone();
     assert_ne!(judge.judge(&draw).verdict, Verdict::Differs, "{}", judge.judge(&draw).findings[0].reason);
     let found = judge.judge(&with_one(&draw, 30 * 8400 + 77, |x| x + 0.9));
-    assert_eq!(found.verdict, Verdict::Differs, "{}", found.findings[0].strain);
+    assert_eq!(found.verdict, Verdict::Differs, "{}: {}", found.findings[0].strain, found.findings[0].reason);
 }
 
 #[test]

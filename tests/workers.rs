@@ -62,8 +62,8 @@ const FAILURES: &[(&str, &str, &str)] = &[
     ("half-file", "protocol", "cannot be read"),
     ("names", "protocol", "'y' did not come back"),
     ("extra", "protocol", "'z' came back"),
-    ("shape", "protocol", "float [3], and the model gives float [2]"),
-    ("dtype", "protocol", "int64 [2], and the model gives float [2]"),
+    ("shape", "protocol", "float [3], and the model declares float [2]"),
+    ("dtype", "protocol", "int64 [2], and the model declares float [2]"),
     ("code", "NCC_INAS001", "out of space"),
 ];
 

@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use super::run::{input_failure, program_failure, reach_failure, run_failure};
 use super::worker::own_output;
-use super::{Failure, Outcome, limits::Limits, progress::Progress, screen};
+use super::{Failure, Outcome, limits::Limits, overwrite, progress::Progress, screen};
 use crate::bench::{self, Case, Measured, Row};
 use crate::graph::freeze::Freeze;
 use crate::inputs::{self, Plan};
@@ -127,6 +127,8 @@ pub fn run(args: Args) -> Outcome {
     if !(args.duration.is_finite() && args.duration > 0.0) || args.runs == Some(0) {
         return Err(Failure::input("--duration and --runs want a number above 0"));
     }
+    let read = || [args.common.model.as_path()].into_iter().chain(args.common.targets.as_deref());
+    args.csv.iter().chain(&args.plot).try_for_each(|path| overwrite::refuse(path, read()))?;
     progress.step("reading");
     let program = args.common.open(None)?;
     let targets = args.common.targets()?;

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use super::{Failure, Outcome, progress::Progress, screen, sizes::Sizes};
+use super::{Failure, Outcome, overwrite, progress::Progress, screen, sizes::Sizes};
 use crate::bisect::groups::{groups, kinds, span};
 use crate::bisect::judge::Precision;
 use crate::bisect::prepared::{Parts, bisect_parts};
@@ -96,6 +96,12 @@ pub struct Args {
 /// Runs the command.
 pub fn run(args: Args) -> Outcome {
     let progress = Progress::new(args.json);
+    let folder = args.output.clone().unwrap_or_default();
+    let reports = if args.output.is_some() { &["report.json", "report.html"][..] } else { &[] };
+    for file in reports.iter().chain(args.heal.then_some(&"overlay.yaml")) {
+        let read = [args.model.as_path()].into_iter().chain(args.targets.as_deref());
+        overwrite::refuse(&folder.join(file), read)?;
+    }
     let targets = match &args.targets {
         Some(path) => TargetSet::load(path).map_err(Failure::diagnostic)?,
         None => TargetSet::shipped(),
@@ -294,7 +300,7 @@ fn given(args: &Args, tested: &Tested) -> Result<Vec<Tensors>, Failure> {
     let batch = args.sizes.freeze().batch.and_then(|batch| usize::try_from(batch).ok());
     let options = inputs::Options { seed: Some(0), batch };
     // Every set is tried on every node: more than a few say nothing new.
-    let samples = super::given::samples(&args.inputs, &wanted, &options, models, MOST_INPUTS)?;
+    let samples = super::given::samples(&args.inputs, &wanted, &options, models, MOST_INPUTS, &[])?;
     Ok(samples.into_iter().map(|(_, tensors)| tensors).collect())
 }
 

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use super::{Failure, Outcome, screen, sizes::Sizes};
+use super::{Failure, Outcome, overwrite, screen, sizes::Sizes};
 use crate::graph::freeze;
 use crate::lower::{self, Weights, hlo};
 use crate::onnx;
@@ -46,6 +46,9 @@ pub fn run(args: Args) -> Outcome {
             "--weights separate writes a safetensors file beside the module: say where with --output",
         ));
     }
+    let files = args.output.iter().chain(&args.text).cloned();
+    let weighed = beside.filter(|_| weights == Weights::Separate).map(|path| path.with_extension("safetensors"));
+    files.chain(weighed).try_for_each(|path| overwrite::refuse(&path, [args.model.as_path()]))?;
     let mut model = crate::load(&args.model)?;
     let told = |error: &dyn std::fmt::Display| Failure::input(format!("{}: {error}", args.model.display()));
     freeze::freeze(&mut model, &args.sizes.freeze()).map_err(|error| told(&error))?;

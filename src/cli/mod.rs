@@ -23,6 +23,7 @@ mod hydrate;
 mod inspect;
 mod limits;
 mod lower;
+mod overwrite;
 mod prepare;
 mod progress;
 mod rules;

@@ -190,7 +190,8 @@ fn samples(args: &Args, model: &Model, options: &Options) -> Result<Vec<Tensors>
     let mut model = model.clone(); // weights are shared
     freeze::freeze(&mut model, &options.freeze).map_err(|error| failure(&args.model, error.into()))?;
     let wanted = Wanted::by(&model);
-    let samples = super::given::samples(&args.inputs, &wanted, &inputs::Options::default(), &[model], MOST_SAMPLES)?;
+    let samples =
+        super::given::samples(&args.inputs, &wanted, &inputs::Options::default(), &[model], MOST_SAMPLES, &[])?;
     Ok(samples.into_iter().map(|(_, tensors)| tensors).collect())
 }
 

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use super::progress::Progress;
-use super::{Failure, Outcome, screen};
+use super::{Failure, Outcome, overwrite, screen};
 use crate::compare::{Metrics, Verdict};
 use crate::engine::Tensors;
 use crate::graph::freeze::{self, Freeze};
@@ -77,6 +77,8 @@ pub struct Args {
 /// Runs the command.
 pub fn run(args: Args) -> Outcome {
     let start = Instant::now();
+    let read = [Some(args.model.as_path()), args.original.as_deref(), args.targets.as_deref()];
+    refuse_to_overwrite(&args, read.into_iter().flatten())?;
     let progress = Progress::new(args.json);
     let targets = match &args.targets {
         Some(path) => TargetSet::load(path).map_err(Failure::diagnostic)?,
@@ -156,7 +158,13 @@ fn given(args: &Args, subject: &Subject) -> Result<Vec<(String, Tensors)>, Failu
     };
     let batch = args.batch.first().and_then(|&batch| usize::try_from(batch).ok());
     let options = inputs::Options { seed: Some(args.seed), batch };
-    super::given::samples(&args.inputs, &wanted, &options, &[model], usize::MAX)
+    let writes: Vec<&Path> = args.html.iter().chain(&args.output).map(PathBuf::as_path).collect();
+    super::given::samples(&args.inputs, &wanted, &options, &[model], usize::MAX, &writes)
+}
+
+fn refuse_to_overwrite<'a>(args: &Args, read: impl Iterator<Item = &'a Path>) -> Result<(), Failure> {
+    let read: Vec<&Path> = read.collect();
+    args.html.iter().chain(&args.output).try_for_each(|path| overwrite::refuse(path, read.iter().copied()))
 }
 
 /// ONNX Runtime with its optimisation off, or where that is not installed, tract.

@@ -82,6 +82,11 @@ pub trait Session: Send {
         None
     }
 
+    /// At how many nodes faults are planted, where they are simulated; known once it was run.
+    fn strikes(&self) -> Option<usize> {
+        None
+    }
+
     /// How long the last run took inside the engine, in seconds, where it runs in another process and says so.
     fn seconds(&self) -> Option<f64> {
         None

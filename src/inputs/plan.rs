@@ -58,6 +58,8 @@ struct Array {
     entry: Entry,
     /// The array itself, where every run takes it, or a part of it: read once, and a view of the file if it can be.
     held: Option<Tensor>,
+    /// Whether NaN was found in the array that is held.
+    nan: bool,
 }
 
 impl Array {
@@ -162,6 +164,13 @@ impl Plan {
         }
     }
 
+    /// Whether every input is in memory before the first run, so that a run's tensors are but views of it.
+    pub fn is_held(&self) -> bool {
+        let held =
+            |slot: &Slot| self.arrays.get(&slot.name).is_some_and(|list| list.iter().all(|one| one.held.is_some()));
+        self.slots.iter().all(held)
+    }
+
     /// Whether every input is made up.
     pub fn is_made_up(&self) -> bool {
         self.arrays.is_empty() && self.pictures.is_empty()
@@ -205,7 +214,8 @@ impl Plan {
             let Some(slot) = slot else { continue };
             check_type(slot, entry, path)?;
             let named = Entry { name: slot.name.clone(), ..entry.clone() };
-            let array = Array { path: path.to_path_buf(), key: entry.name.clone(), entry: named, held: None };
+            let array =
+                Array { path: path.to_path_buf(), key: entry.name.clone(), entry: named, held: None, nan: false };
             self.arrays.entry(slot.name.clone()).or_default().push(array);
             taken += 1;
         }
@@ -327,11 +337,13 @@ impl Plan {
             .flat_map(|(slot, arrays)| arrays.iter().map(move |array| (slot, array)))
     }
 
-    /// Reads the arrays that every run needs.
+    /// Reads the arrays that every run needs, and looks through them.
     fn hold(&mut self) -> Result<(), InputError> {
         for arrays in self.arrays.values_mut() {
             if let [array] = arrays.as_mut_slice() {
-                array.held = Some(array.read()?);
+                let tensor = array.read()?;
+                array.nan = holds_nan(&tensor);
+                array.held = Some(tensor);
             }
         }
         Ok(())
@@ -375,14 +387,21 @@ impl Plan {
         let mut warnings = Vec::new();
         for (name, arrays) in &self.arrays {
             let array = &arrays[run.min(arrays.len() - 1)];
-            let tensor = array.held.clone().map_or_else(|| array.read(), Ok)?;
+            let (tensor, nan) = match &array.held {
+                Some(tensor) => (tensor.clone(), array.nan && run == 0), // said once
+                None => {
+                    let tensor = array.read()?;
+                    let nan = holds_nan(&tensor);
+                    (tensor, nan)
+                }
+            };
             let tensor = match self.split {
                 Some((elements, batch)) if tensor.dims().first() == Some(&(elements as i64)) => {
                     part_of(&tensor, run * batch, batch).map_err(|problem| InputError::file(&array.path, problem))?
                 }
                 _ => tensor,
             };
-            if holds_nan(&tensor) {
+            if nan {
                 warnings.push(format!("input '{name}' from {} holds NaN", array.said()));
             }
             tensors.insert(name.clone(), tensor.renamed(name));

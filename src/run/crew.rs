@@ -27,6 +27,8 @@ struct Member {
     emulated: bool,
     engine: Box<dyn Engine>,
     label: String,
+    /// Whether it computes on the CPU, with as many threads as porter told it.
+    on_cpu: bool,
 }
 
 /// Engines for the parts of a program.
@@ -67,7 +69,7 @@ impl Crew {
                     }
                     let Reached { engine, label, .. } = reach::open(&spec, targets, &options)?;
                     let engine: Box<dyn Engine> = if emulated { Box::new(Widened(engine)) } else { engine };
-                    crew.members.push(Member { spec, emulated, engine, label });
+                    crew.members.push(Member { spec, emulated, engine, label, on_cpu: own });
                     crew.members.len() - 1
                 }
             };
@@ -79,6 +81,12 @@ impl Crew {
     /// What each part runs on, as a reader knows it.
     pub fn labels(&self) -> Vec<&str> {
         self.seats.iter().map(|&seat| self.members[seat].label.as_str()).collect()
+    }
+
+    /// Whether every core is an engine's while it computes; `threads` is how many it was told to take, 0 for all.
+    pub fn takes_every_core(&self, threads: usize) -> bool {
+        let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get());
+        self.members.iter().any(|member| member.on_cpu) && (threads == 0 || threads >= cores)
     }
 
     /// Compiles the program.

@@ -73,6 +73,11 @@ impl Line {
         Ok((in_order(known, &self.outputs), took))
     }
 
+    /// At how many nodes faults were planted in the parts that simulate some; none where no part does.
+    pub fn strikes(&self) -> Option<usize> {
+        self.stages.iter().filter_map(|stage| stage.session.strikes()).reduce(|all, more| all + more)
+    }
+
     /// Where each part's nodes run, as far as its engine says.
     pub fn placements(&self) -> Vec<Option<&Placement>> {
         self.stages.iter().map(|stage| stage.session.placement()).collect()

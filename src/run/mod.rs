@@ -18,9 +18,9 @@ use crate::postprocess::DecodeError;
 pub use answers::{Answers, Found, FoundIn, read_answers};
 pub use crew::{Choice, Crew};
 pub use line::Line;
-pub use outputs::{Gathered, batch_element, without_filling};
+pub use outputs::{Gathered, batch_element, undeclared, without_filling};
 pub(crate) use pipeline::said;
-pub use pipeline::{Done, pipeline};
+pub use pipeline::{Done, Pace, pipeline};
 pub use program::{Piece, Program, ProgramError};
 
 /// A run that failed.

@@ -1,6 +1,7 @@
 //! The outputs of several runs, put together: batch elements one after the other, the filling left out.
 
 use super::Done;
+use crate::bundle::manifest::{Size, TensorType};
 use crate::engine::Tensors;
 use crate::onnx::Tensor;
 
@@ -37,6 +38,20 @@ impl Gathered {
         }
         all
     }
+}
+
+/// What came out in other sizes than the model declares, each as a message. The engine gives what it computed, so it is
+/// the declaration that is wrong, or an engine that does not compute what the model says.
+pub fn undeclared(outputs: &Tensors, declared: &[TensorType]) -> Vec<String> {
+    let said = |declared: &TensorType| {
+        let tensor = outputs.get(&declared.name)?;
+        let fits = |(size, &dim): (&Size, &i64)| matches!(size, Size::Named(_)) || *size == Size::Fixed(dim);
+        let shape = declared.shape.as_ref()?;
+        let fit = shape.len() == tensor.dims().len() && shape.iter().zip(tensor.dims()).all(fits);
+        let dims: Vec<String> = tensor.dims().iter().map(i64::to_string).collect();
+        (!fit).then(|| format!("output {declared} by the model's declaration came out as [{}]", dims.join(",")))
+    };
+    declared.iter().filter_map(said).collect()
 }
 
 /// The outputs of a run, the batch elements that only fill it up left out.

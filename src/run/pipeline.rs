@@ -1,17 +1,29 @@
-//! Many runs at once: a thread loads, a thread a part computes, and each hands over to the next.
+//! Many runs at once: a thread loads, a thread a part computes, and each hands over to the next. Or one after the other in
+//! one thread, where the others would only take the engine's cores from it.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::Duration;
 
-use super::line::in_order;
+use super::line::{Stage, in_order};
 use super::{Line, RunError};
 use crate::engine::Tensors;
 use crate::inputs::Feed;
 
 /// Runs that wait between two parts: enough that neither waits for the other, few enough to hold in memory.
 const WAITING: usize = 1;
+
+/// How the work on many runs is laid out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pace {
+    /// Loading, each part, and what becomes of the results in threads of their own: one run is loaded while another is
+    /// computed.
+    Beside,
+    /// One run after the other in the caller's thread, where there is one line of one part. An engine that has every core
+    /// to itself waits for the slowest of them: whoever takes one for a moment stops it on all.
+    InTurn,
+}
 
 /// A run that is done.
 pub struct Done {
@@ -34,16 +46,22 @@ struct Going {
 }
 
 /// Passes runs 0 to `runs` through the lines, each line one at a time a part, and hands the results to `take` in order.
-/// `load` makes the tensors of a run, in a thread beside.
+/// `load` makes the tensors of a run.
 ///
 /// # Errors
 /// The first that `load`, a part or `take` gives; what is on its way is given up then.
 pub fn pipeline<E: From<RunError> + Send>(
     lines: &mut [Line],
     runs: usize,
+    pace: Pace,
     load: impl Fn(usize) -> Result<Feed, RunError> + Sync,
     mut take: impl FnMut(Done) -> Result<(), E>,
 ) -> Result<(), E> {
+    if let (Pace::InTurn, [Line { stages, outputs, .. }]) = (pace, &mut *lines)
+        && let [stage] = stages.as_mut_slice()
+    {
+        return in_turn(stage, outputs, runs, load, take);
+    }
     let (next, stop) = (AtomicUsize::new(0), AtomicBool::new(false));
     let outputs: Vec<String> = lines.first().map(|line| line.outputs.clone()).unwrap_or_default();
     let parts: Vec<String> = lines.iter().flat_map(|line| line.stages.iter().map(|stage| stage.name.clone())).collect();
@@ -89,6 +107,25 @@ pub fn pipeline<E: From<RunError> + Send>(
             Err(error) => Err(error),
         }
     })
+}
+
+/// Every run in this thread.
+fn in_turn<E: From<RunError>>(
+    stage: &mut Stage,
+    outputs: &[String],
+    runs: usize,
+    load: impl Fn(usize) -> Result<Feed, RunError>,
+    mut take: impl FnMut(Done) -> Result<(), E>,
+) -> Result<(), E> {
+    for run in 0..runs {
+        let loaded = catch(|| load(run)).map_err(|panic| RunError::Crashed { part: "the inputs".into(), panic });
+        let mut feed = loaded.and_then(|feed| feed)?;
+        let mut known = std::mem::take(&mut feed.tensors);
+        let ran = catch(|| stage.run(&mut known));
+        let took = ran.map_err(|panic| RunError::Crashed { part: stage.name.clone(), panic }).and_then(|took| took)?;
+        take(Done { run, feed, outputs: in_order(known, outputs), took: vec![took] })?;
+    }
+    Ok(())
 }
 
 /// Turns a panic into what it said: one that left its thread would take the whole scope with it.

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use crate::bundle::manifest::TensorType;
+use crate::bundle::manifest::{Manifest, Size, TensorType};
 use crate::bundle::{self, BundleError};
 use crate::graph::freeze::{self, Freeze};
 use crate::graph::{Dim, GraphError, Model, shapes};
@@ -30,8 +30,10 @@ pub struct Program {
     pub pieces: Vec<Piece>,
     /// What it takes.
     pub wanted: Wanted,
-    /// What it gives.
+    /// What it gives, as far as can be told.
     pub outputs: Vec<TensorType>,
+    /// What its file says that it gives, which need not be so.
+    pub declared: Vec<TensorType>,
     /// What is known of the model.
     pub facts: Facts,
     /// How its outputs are read as an answer; none where nothing is known of them.
@@ -50,15 +52,17 @@ pub enum ProgramError {
     Bundle(#[from] BundleError),
     #[error("{place}: {source}")]
     Graph { place: String, source: GraphError },
-    #[error("{place}: its sizes were fixed when it was prepared; prepare it again with --shape or --batch")]
-    Frozen { place: String },
+    #[error("{place}: {said}; prepare it again with --shape or --batch for other sizes")]
+    Frozen { place: String, said: String },
+    #[error("{place}: --shape {name} is no input; the inputs are {inputs}")]
+    NoInput { place: String, name: String, inputs: String },
 }
 
 impl Program {
-    /// Opens a model file or a bundle's folder. Sizes can be frozen of a model only.
+    /// Opens a model file or a bundle's folder. Of a bundle only those sizes can be frozen that are free in it.
     ///
     /// # Errors
-    /// Nothing that can be read is there, or sizes that the model does not take.
+    /// Nothing that can be read is there, or sizes that the model or the bundle does not take.
     pub fn open(path: &Path, sizes: &Freeze) -> Result<Self, ProgramError> {
         if path.is_dir() {
             return Self::open_bundle(path, sizes);
@@ -81,23 +85,28 @@ impl Program {
         // Types are inferred in a copy: the model is run as its file has it.
         let mut known = model.clone();
         let _ = shapes::infer(&mut known); // where it fails, the engine says what is wrong
-        let interface: Vec<TensorType> =
-            known.graph.outputs.iter().map(|&id| TensorType::of(known.graph.value(id))).collect();
+        let outputs = |model: &Model| -> Vec<TensorType> {
+            model.graph.outputs.iter().map(|&id| TensorType::of(model.graph.value(id))).collect()
+        };
+        let (interface, declared) = (outputs(&known), outputs(&model));
         let finished = facts.end2end != Some(false);
         let post = describe(&known.graph, &facts, &known.graph.outputs, finished);
         let head = post.and_then(|post| Head::of(&post, &facts, &interface)).filter(|head| head.reads(&interface));
         let piece = Piece { name: String::new(), device: String::new(), model };
-        Self { pieces: vec![piece], wanted, outputs: interface, facts, head, target: None }
+        Self { pieces: vec![piece], wanted, outputs: interface, declared, facts, head, target: None }
     }
 
     fn open_bundle(folder: &Path, sizes: &Freeze) -> Result<Self, ProgramError> {
-        let manifest = bundle::read(folder)?;
-        if *sizes != Freeze::default() {
-            return Err(ProgramError::Frozen { place: said(folder) });
-        }
+        let mut manifest = bundle::read(folder)?;
+        fix_sizes(&mut manifest, sizes, folder)?;
         let mut pieces = Vec::with_capacity(manifest.parts.len());
         for part in &manifest.parts {
-            let model = crate::load(&folder.join(&part.file))?;
+            let mut model = crate::load(&folder.join(&part.file))?;
+            let own = |(name, _): &&(String, Vec<i64>)| {
+                model.graph.inputs.iter().any(|&id| model.graph.value(id).name == *name)
+            };
+            let own = Freeze { shapes: sizes.shapes.iter().filter(own).cloned().collect(), batch: None };
+            freeze::freeze(&mut model, &own).map_err(|source| ProgramError::Graph { place: said(folder), source })?;
             pieces.push(Piece { name: part.name.clone(), device: part.device.clone(), model });
         }
         let mut origin = pieces.first().map(|piece| piece.model.clone()).unwrap_or_default();
@@ -109,6 +118,7 @@ impl Program {
             pieces,
             wanted: Wanted::listed(&manifest, facts.clone()),
             head: head.filter(|head| head.reads(&manifest.outputs)),
+            declared: manifest.outputs.clone(),
             outputs: manifest.outputs,
             facts,
             target: Some((manifest.target, manifest.device)),
@@ -140,6 +150,36 @@ impl Program {
         // A number is no name: exporters write one where the names were not known.
         let named = known.filter(|name| name.parse::<f64>().is_err() && !name.is_empty());
         named.cloned().unwrap_or_else(|| format!("class {class}"))
+    }
+}
+
+/// Fixes sizes of a bundle's inputs, if they are free or are so already.
+fn fix_sizes(manifest: &mut Manifest, sizes: &Freeze, folder: &Path) -> Result<(), ProgramError> {
+    let place = || said(folder);
+    let shown = |shape: &[i64]| shape.iter().map(i64::to_string).collect::<Vec<_>>().join(",");
+    for (name, shape) in &sizes.shapes {
+        let inputs = || manifest.inputs.iter().map(TensorType::to_string).collect::<Vec<_>>().join(", ");
+        let Some(index) = manifest.inputs.iter().position(|input| input.name == *name) else {
+            return Err(ProgramError::NoInput { place: place(), name: name.clone(), inputs: inputs() });
+        };
+        let input = &mut manifest.inputs[index];
+        let fits = |(free, &size): (&Size, &i64)| matches!(free, Size::Named(_)) || *free == Size::Fixed(size);
+        let fit = |free: &Vec<Size>| free.len() == shape.len() && free.iter().zip(shape).all(fits);
+        if !input.shape.as_ref().is_none_or(fit) {
+            let said = format!("--shape {name}={}: it was prepared for {input}", shown(shape));
+            return Err(ProgramError::Frozen { place: place(), said });
+        }
+        input.shape = Some(shape.iter().map(|&size| Size::Fixed(size)).collect());
+    }
+    let fixed = |input: &&TensorType| match (input.shape.as_ref().and_then(|shape| shape.first()), sizes.batch) {
+        (Some(Size::Fixed(fixed)), Some(batch)) => *fixed != batch,
+        _ => false,
+    };
+    match (manifest.inputs.iter().find(fixed), sizes.batch) {
+        (Some(input), Some(batch)) => {
+            Err(ProgramError::Frozen { place: place(), said: format!("--batch {batch}: it was prepared for {input}") })
+        }
+        _ => Ok(()),
     }
 }
 

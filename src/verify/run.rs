@@ -99,6 +99,7 @@ pub fn verify(
         story: Vec::new(),
     };
     let mut unlike: Option<String> = None;
+    let mut strikes = None;
     if target.emulates {
         verification.emulated = subject.half();
     }
@@ -195,6 +196,7 @@ pub fn verify(
                 answers: answers.unwrap_or_default(),
             });
         }
+        strikes = strikes.max(running.strikes());
         if verification.broken.is_some() {
             break;
         }
@@ -203,6 +205,9 @@ pub fn verify(
     let worst = verification.samples.iter().map(|sample| sample.verdict).max().unwrap_or(Outcome::Same);
     verification.verdict = if verification.broken.is_some() { Outcome::Broken } else { worst };
     verification.story = super::story::tell(&verification, subject);
+    if strikes == Some(0) && verification.broken.is_none() {
+        verification.story.push("No node meets the simulated fault: nothing was planted.".into());
+    }
     Ok(verification)
 }
 

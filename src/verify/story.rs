@@ -13,10 +13,9 @@ pub(super) fn tell(found: &Verification, subject: &Subject) -> Vec<String> {
     match found.verdict {
         Outcome::Broken => {
             if let Some(broken) = &found.broken {
-                let code = broken.code.as_ref().map(|code| format!(" with {code}")).unwrap_or_default();
-                let at = if broken.sample.is_empty() { String::new() } else { format!(" ({})", broken.sample) };
-                let what = if broken.stage == "compile" { "compile" } else { "run" };
-                story.push(format!("{target} did not {what} the model{code}{at}: {}.", broken.message));
+                // The engine's own sentence names it, what it did not do, and the code.
+                let at = if broken.sample.is_empty() { String::new() } else { format!("On {}: ", broken.sample) };
+                story.push(format!("{at}{}.", broken.message.trim_end_matches('.')));
             }
         }
         Outcome::Differs => {

@@ -141,6 +141,11 @@ impl Running {
         Ok(Self { parts: parts.manifest.parts.iter().zip(&parts.models).map(compile).collect::<Result<_, _>>()? })
     }
 
+    /// At how many nodes faults are planted, where the target only plays them.
+    pub fn strikes(&self) -> Option<usize> {
+        self.parts.iter().filter_map(|part| part.strikes()).reduce(|all, more| all + more)
+    }
+
     /// Runs it; gives every tensor that any part made.
     pub fn run(&mut self, inputs: &Tensors) -> Result<Tensors, EngineError> {
         let mut known = inputs.clone();

@@ -2,8 +2,9 @@
 
 mod report;
 mod save;
+mod tensor;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
@@ -13,7 +14,8 @@ use crate::inputs::{self, InputError, Plan};
 use crate::postprocess::{RotatedOverlap, Settings, Task};
 use crate::reach::{self, ReachError};
 use crate::run::{
-    Answers, Choice, Crew, FoundIn, Gathered, Program, ProgramError, RunError, pipeline, read_answers, without_filling,
+    Answers, Choice, Crew, FoundIn, Gathered, Pace, Program, ProgramError, RunError, pipeline, read_answers,
+    undeclared, without_filling,
 };
 use crate::target::TargetSet;
 
@@ -117,8 +119,9 @@ pub fn run(args: Args) -> Outcome {
     let given = args.inputs.iter().map(|text| inputs::expand(text, &names)).collect::<Result<Vec<_>, _>>();
     let options = inputs::Options { seed: args.seed, batch };
     let plan = Plan::new(&program.wanted, &given.map_err(input_failure)?, &options).map_err(input_failure)?;
-    let outputs = args.outputs.iter().map(|path| Output::new(path, &plan)).collect::<Result<Vec<_>, _>>()?;
-    let drawing = args.draw.as_ref().map(|path| Drawing::new(path, &program, &plan)).transpose()?;
+    let read: Vec<&Path> = plan.files().chain([args.model.as_path()]).chain(args.targets.as_deref()).collect();
+    let outputs = args.outputs.iter().map(|path| Output::new(path, &read)).collect::<Result<Vec<_>, _>>()?;
+    let drawing = args.draw.as_ref().map(|path| Drawing::new(path, &program, &plan, &read)).transpose()?;
 
     progress.step("compiling");
     let mut options =
@@ -137,13 +140,20 @@ pub fn run(args: Args) -> Outcome {
     let (models, keep) = (program.models(plan.is_made_up()), drawing.is_some());
     let listed = args.json || outputs.iter().any(Output::is_json);
     let (masks, alone) = (keep || listed, plan.pictures() == 1);
-    let mut story = Story::new(&args.model, &program, &crew, compiled, jobs);
+    let mut story = Story::new(&args.model, &program, &crew, args.stand_in.is_some(), compiled, jobs);
     let mut gathered = Gathered::default();
     let started = Instant::now();
     let load = |run| plan.load(run, &models, keep).map_err(RunError::from);
-    pipeline(&mut lines, plan.runs(), load, |mut done| -> Result<(), Failed> {
+    // Pictures that are decoded or drawn take longer than what their thread takes from the engine.
+    let light = plan.is_held() && !keep;
+    let pace = if light && crew.takes_every_core(args.threads.unwrap_or(0)) { Pace::InTurn } else { Pace::Beside };
+    pipeline(&mut lines, plan.runs(), pace, load, |mut done| -> Result<(), Failed> {
         progress.step(&format!("running {} of {}", done.run + 1, plan.runs()));
         done.feed.warnings.iter().for_each(|said| screen::note(&format!("warning: {said}")));
+        if done.run == 0 {
+            let said = undeclared(&done.outputs, &program.declared);
+            said.iter().for_each(|said| screen::note(&format!("warning: {said}")));
+        }
         story.ran(&done);
         if outputs.iter().any(|output| !output.is_json()) {
             gathered.add(&done);
@@ -164,6 +174,9 @@ pub fn run(args: Args) -> Outcome {
     .map_err(|failed| failed.0)?;
     story.took(started.elapsed());
     story.placed(&lines);
+    if lines.iter().all(|line| line.strikes() == Some(0)) {
+        screen::note("warning: no node of the model meets the simulated fault: nothing was planted");
+    }
     let tensors = gathered.tensors();
     for output in &outputs {
         output.write(&tensors, &story)?;

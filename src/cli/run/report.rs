@@ -7,8 +7,8 @@ use indexmap::IndexMap;
 use serde::Serialize;
 
 use super::spoken;
+use super::tensor::TensorStory;
 use crate::engine::{Placement, Tensors};
-use crate::onnx::Tensor;
 use crate::run::{Answers, Crew, Done, Found, FoundIn, Line, Program};
 
 /// Things that are listed one by one on the screen, at most.
@@ -45,23 +45,6 @@ struct PartStory {
     placement: Option<Placement>,
 }
 
-/// What is to be said of a tensor that nobody can read as an answer.
-#[derive(Serialize)]
-struct TensorStory {
-    name: String,
-    dtype: String,
-    /// Of all runs, one after the other; -1 for a size that changes from run to run.
-    shape: Vec<i64>,
-    #[serde(skip)]
-    finite: usize,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    range: Option<[f64; 2]>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    mean: Option<f64>,
-    nan: usize,
-    infinite: usize,
-}
-
 #[derive(Serialize)]
 struct Document<'a> {
     model: String,
@@ -86,11 +69,11 @@ struct Timing {
 }
 
 impl Story {
-    pub fn new(model: &Path, program: &Program, crew: &Crew, compiled: Duration, jobs: usize) -> Self {
+    pub fn new(model: &Path, program: &Program, crew: &Crew, stands_in: bool, compiled: Duration, jobs: usize) -> Self {
         let part = |(piece, label): (&crate::run::Piece, &str)| PartStory {
             part: piece.name.clone(),
             engine: match &program.target {
-                Some((target, _)) if piece.device == *target && label != target => {
+                Some((target, _)) if stands_in && piece.device == *target => {
                     format!("{label}, in place of {target}")
                 }
                 _ => label.to_string(),
@@ -274,64 +257,4 @@ fn row(one: &Found, wide: usize) -> String {
         line += &format!("   mask of {} pixels", mask.area);
     }
     line
-}
-
-impl TensorStory {
-    fn of(name: &str, tensor: &Tensor) -> Self {
-        let values = tensor.to_f64s().unwrap_or_default();
-        let (mut range, mut sum, mut finite) = ([f64::INFINITY, f64::NEG_INFINITY], 0.0, 0usize);
-        for &value in values.iter().filter(|value| value.is_finite()) {
-            range = [range[0].min(value), range[1].max(value)];
-            sum += value;
-            finite += 1;
-        }
-        let nan = values.iter().filter(|value| value.is_nan()).count();
-        Self {
-            name: name.into(),
-            dtype: tensor.dtype().spelled().into(),
-            shape: tensor.dims().to_vec(),
-            range: (finite > 0).then_some(range),
-            mean: (finite > 0).then(|| sum / finite as f64),
-            finite,
-            nan,
-            infinite: values.len() - finite - nan,
-        }
-    }
-
-    /// Adds what another run gave.
-    fn add(&mut self, more: Self) {
-        let same = self.shape.len() == more.shape.len();
-        for (axis, size) in self.shape.iter_mut().enumerate() {
-            let other = more.shape.get(axis).copied().unwrap_or(-1);
-            *size = match axis {
-                0 if same => *size + other,
-                _ if *size == other => *size,
-                _ => -1,
-            };
-        }
-        let all = self.finite + more.finite;
-        let share = |story: &Self| story.mean.unwrap_or(0.0) * story.finite as f64 / all as f64;
-        self.mean = (all > 0).then(|| share(self) + share(&more));
-        self.range = match (self.range, more.range) {
-            (Some([low, high]), Some([lower, higher])) => Some([low.min(lower), high.max(higher)]),
-            (one, other) => one.or(other),
-        };
-        self.finite = all;
-        self.nan += more.nan;
-        self.infinite += more.infinite;
-    }
-
-    fn line(&self, wide: usize) -> String {
-        let size = |&size: &i64| if size < 0 { "?".to_string() } else { size.to_string() };
-        let sizes: Vec<String> = self.shape.iter().map(size).collect();
-        let kind = format!("{}[{}]", self.dtype, sizes.join(","));
-        let mut line = format!("  {:<wide$}   {kind}", self.name);
-        if let (Some([low, high]), Some(mean)) = (self.range, self.mean) {
-            line += &format!("   {low:.4} to {high:.4}, mean {mean:.4}");
-        }
-        if self.nan + self.infinite > 0 {
-            line += &format!("   {} NaN, {} infinite", self.nan, self.infinite);
-        }
-        line
-    }
 }

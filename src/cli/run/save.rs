@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
 use super::report::Story;
-use crate::cli::Failure;
+use crate::cli::{Failure, overwrite};
 use crate::draw::{self, Thing};
 use crate::engine::Tensors;
 use crate::inputs::{self, Form, Plan};
@@ -19,12 +19,9 @@ pub struct Output {
 
 impl Output {
     /// # Errors
-    /// A form that is not known, or one of the inputs.
-    pub fn new(path: &Path, plan: &Plan) -> Result<Self, Failure> {
-        let same = |file: &Path| matches!((file.canonicalize(), path.canonicalize()), (Ok(a), Ok(b)) if a == b);
-        if plan.files().any(same) {
-            return Err(Failure::input(format!("{}: is an input; give another file", path.display())));
-        }
+    /// A form that is not known, or one of the files that are `read`.
+    pub fn new(path: &Path, read: &[&Path]) -> Result<Self, Failure> {
+        overwrite::refuse(path, read.iter().copied())?;
         let json = path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("json"));
         if !json && Form::of(path).is_none() {
             return Err(Failure::input(format!(
@@ -61,7 +58,7 @@ pub struct Drawing {
 }
 
 impl Drawing {
-    pub fn new(path: &Path, program: &Program, plan: &Plan) -> Result<Self, Failure> {
+    pub fn new(path: &Path, program: &Program, plan: &Plan, read: &[&Path]) -> Result<Self, Failure> {
         if program.head.is_none() {
             return Err(Failure::input(
                 "--draw: it is not known what the model's outputs mean, so there is nothing to draw",
@@ -86,10 +83,9 @@ impl Drawing {
             return Err(Failure::input(format!("--draw {}: expected .png, .jpg or .webp", path.display())));
         }
         let inputs: HashSet<PathBuf> = plan.files().filter_map(|file| file.canonicalize().ok()).collect();
-        if !many && path.canonicalize().is_ok_and(|path| inputs.contains(&path)) {
-            return Err(Failure::input(format!("--draw {}: is an input; give another file", path.display())));
-        }
-        if many {
+        if !many {
+            overwrite::refuse(path, read.iter().copied())?;
+        } else {
             std::fs::create_dir_all(path)
                 .map_err(|error| Failure::environment(format!("{}: {error}", path.display())))?;
         }

@@ -124,7 +124,8 @@ pub(super) fn to_double(model: &Model) -> Result<Model, EngineError> {
         code: None,
         problem: error.to_string(),
     })?;
-    // Where sizes are known, what depends on them can be written down.
+    // Where sizes are known, what depends on them can be written down, and branches are chosen that tract would not take.
+    let _ = crate::graph::fold::fold_whole_numbers(&mut model);
     let _ = crate::graph::shapes::infer(&mut model);
     widen(&mut model.graph, opset)?;
     model.opsets.insert(DOMAIN.into(), 1);
@@ -274,7 +275,7 @@ fn write_otherwise(graph: &mut Graph, id: NodeId, opset: i64) -> Result<(), Engi
     let error = refused();
     let node = node.clone();
     graph.remove_node(id);
-    Write { graph, name: node.name.clone(), count: 0 }.node(&node, opset).ok_or(error)
+    Write { graph, name: node.name.clone(), count: 0, ended: false }.node(&node, opset).ok_or(error)
 }
 
 /// Writes the nodes that stand for one.
@@ -282,6 +283,8 @@ pub(super) struct Write<'a> {
     pub(super) graph: &'a mut Graph,
     name: String,
     count: usize,
+    /// Whether a node has the replaced one's name already.
+    ended: bool,
 }
 
 impl Write<'_> {
@@ -300,10 +303,12 @@ impl Write<'_> {
         out
     }
 
-    /// The last step: it makes the value that the replaced node made.
+    /// The last step: it makes a value that the replaced node made.
     pub(super) fn last(&mut self, op_type: &str, inputs: &[ValueId], output: ValueId) {
-        let node = Node::new(op_type, inputs.iter().copied(), [output]).named(self.name.clone());
-        self.graph.add_node(node);
+        let first = !std::mem::replace(&mut self.ended, true);
+        self.count += 1;
+        let name = if first { self.name.clone() } else { format!("{}_double_{}", self.name, self.count) };
+        self.graph.add_node(Node::new(op_type, inputs.iter().copied(), [output]).named(name));
     }
 
     pub(super) fn number(&mut self, x: f64) -> ValueId {

@@ -105,8 +105,8 @@ impl Write<'_> {
 
     /// Gates in the order i, o, f, c.
     fn lstm_step(&mut self, of: &Direction, fed: ValueId, state: ValueId, cell: &mut ValueId, hidden: i64) -> ValueId {
-        let from_state = self.from_state(of, state);
-        let sums = self.op("Add", &[fed, from_state]);
+        let by_state = self.state_sums(of, state);
+        let sums = self.op("Add", &[fed, by_state]);
         let [input, output, forget, candidate] =
             [0, 1, 2, 3].map(|gate| self.cut(sums, 1, gate * hidden, (gate + 1) * hidden));
         let [input, output, forget] = [input, output, forget].map(|gate| self.sigmoid(gate));
@@ -119,19 +119,19 @@ impl Write<'_> {
 
     /// Gates in the order z, r, h.
     fn gru_step(&mut self, of: &Direction, fed: ValueId, state: ValueId, hidden: i64, late: bool) -> ValueId {
-        let from_state = self.from_state(of, state);
+        let by_state = self.state_sums(of, state);
         let [update, reset] = [0, 1].map(|gate| {
             let cut = |write: &mut Self, sums| write.cut(sums, 1, gate * hidden, (gate + 1) * hidden);
-            let (a, b) = (cut(self, fed), cut(self, from_state));
+            let (a, b) = (cut(self, fed), cut(self, by_state));
             let sum = self.op("Add", &[a, b]);
             self.sigmoid(sum)
         });
         let seen = if late {
-            let third = self.cut(from_state, 1, 2 * hidden, 3 * hidden);
+            let third = self.cut(by_state, 1, 2 * hidden, 3 * hidden);
             self.op("Mul", &[reset, third])
         } else {
             let less = self.op("Mul", &[reset, state]);
-            let product = self.from_state(of, less);
+            let product = self.state_sums(of, less);
             self.cut(product, 1, 2 * hidden, 3 * hidden)
         };
         let fed = self.cut(fed, 1, 2 * hidden, 3 * hidden);
@@ -144,7 +144,7 @@ impl Write<'_> {
     }
 
     /// The state times its weights, its bias added.
-    fn from_state(&mut self, of: &Direction, state: ValueId) -> ValueId {
+    fn state_sums(&mut self, of: &Direction, state: ValueId) -> ValueId {
         let product = self.op("MatMul", &[state, of.recurrent]);
         of.bias.map_or(product, |bias| self.op("Add", &[product, bias]))
     }

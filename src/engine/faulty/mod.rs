@@ -82,6 +82,10 @@ struct FaultySession {
 }
 
 impl Session for FaultySession {
+    fn strikes(&self) -> Option<usize> {
+        Some(self.planted.strikes)
+    }
+
     fn run(&mut self, inputs: &Tensors) -> Result<Tensors, EngineError> {
         self.runs += 1;
         if let Some(code) = &self.planted.run_fails {
@@ -133,7 +137,8 @@ impl Session for Lazy {
                 // A branch that is not taken may not allow these sizes; where nothing is planted they are not needed.
                 Err(error) if self.faulty.strikes(&fixed).iter().all(Vec::is_empty) => {
                     let session = self.faulty.base.compile(&self.model).map_err(|_| error)?;
-                    let planted = Planted { model: fixed, stale: Vec::new(), noisy: Vec::new(), run_fails: None };
+                    let planted =
+                        Planted { model: fixed, stale: Vec::new(), noisy: Vec::new(), run_fails: None, strikes: 0 };
                     FaultySession { session, planted, runs: 0, name: self.faulty.name() }
                 }
                 outcome => outcome?,
@@ -144,6 +149,10 @@ impl Session for Lazy {
             Some((_, session)) => session.run(inputs),
             None => Ok(Tensors::new()),
         }
+    }
+
+    fn strikes(&self) -> Option<usize> {
+        self.made.as_ref()?.1.strikes()
     }
 }
 

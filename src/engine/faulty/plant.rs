@@ -12,6 +12,8 @@ pub(super) struct Planted {
     pub noisy: Vec<Noisy>,
     /// The program ends when it is run, with this code.
     pub run_fails: Option<String>,
+    /// The nodes that are struck.
+    pub strikes: usize,
 }
 
 pub(super) struct Stale {
@@ -31,7 +33,8 @@ pub(super) fn plant(model: &Model, faults: &[Fault], engine: &str) -> Result<Pla
     // What cannot be inferred stays unknown, and no fault that depends on it strikes there.
     let _ = shapes::infer(&mut known);
     let places: Vec<Vec<NodeId>> = faults.iter().map(|fault| fault.places(&known)).collect();
-    let mut planted = Planted { model: known, stale: Vec::new(), noisy: Vec::new(), run_fails: None };
+    let strikes = places.iter().map(Vec::len).sum();
+    let mut planted = Planted { model: known, stale: Vec::new(), noisy: Vec::new(), run_fails: None, strikes };
     for (fault, nodes) in faults.iter().zip(places) {
         for id in nodes {
             strike(&mut planted, fault, id, engine)?;

@@ -229,15 +229,16 @@ impl Interface {
         )
     }
 
-    /// Puts what came back into the model's order, if it is what the model gives.
-    fn accept(&self, mut given: Tensors) -> Result<Tensors, String> {
+    /// Puts what came back into the model's order, if it is what the model gives. The sizes that a model declares may be
+    /// wrong, and an engine that runs it all the same is believed if it is `own`, porter's.
+    fn accept(&self, mut given: Tensors, own: bool) -> Result<Tensors, String> {
         let mut outputs = Tensors::with_capacity(self.outputs.len());
         for port in &self.outputs {
             let Some(tensor) = given.swap_remove(&port.name) else {
                 let came = given.keys().cloned().collect::<Vec<_>>().join(", ");
                 return Err(format!("output '{}' did not come back; the file has {came:?}", port.name));
             };
-            port.check(tensor.dtype(), tensor.dims())?;
+            port.check(tensor.dtype(), tensor.dims(), own)?;
             outputs.insert(port.name.clone(), tensor);
         }
         match given.keys().next() {
@@ -254,18 +255,22 @@ impl Port {
         json!({ "name": self.name, "dtype": self.dtype.map(DType::name), "shape": shape })
     }
 
-    fn check(&self, dtype: DType, dims: &[i64]) -> Result<(), String> {
-        let fits = self.shape.as_ref().is_none_or(|shape| {
-            shape.len() == dims.len()
-                && shape.iter().zip(dims).all(|(dim, &size)| dim.fixed().is_none_or(|fixed| fixed == size))
-        });
+    fn check(&self, dtype: DType, dims: &[i64], own: bool) -> Result<(), String> {
+        let fits = own
+            || self.shape.as_ref().is_none_or(|shape| {
+                shape.len() == dims.len()
+                    && shape.iter().zip(dims).all(|(dim, &size)| dim.fixed().is_none_or(|fixed| fixed == size))
+            });
         if fits && self.dtype.is_none_or(|expected| expected == dtype) {
             return Ok(());
         }
         let sizes = |shape: &Vec<Dim>| shape.iter().map(Dim::to_string).collect::<Vec<_>>().join(", ");
         let expected = self.dtype.map_or("tensor", DType::name);
         let shape = self.shape.as_ref().map_or_else(String::new, |shape| format!(" [{}]", sizes(shape)));
-        Err(format!("output '{}' came back as {dtype} {dims:?}, and the model gives {expected}{shape}", self.name))
+        Err(format!(
+            "output '{}' came back as {dtype} {dims:?}, and the model declares {expected}{shape}: one of the two is wrong",
+            self.name
+        ))
     }
 }
 
@@ -363,7 +368,7 @@ impl WorkerSession {
         };
         self.seconds = result.get("seconds").and_then(|list| list.get(0)).and_then(Value::as_f64);
         let outputs = match safetensors::read(&got) {
-            Ok(tensors) => self.interface.accept(tensors),
+            Ok(tensors) => self.interface.accept(tensors, matches!(self.shared.start, Start::Program(..))),
             Err(TensorFileError::Io(error)) if error.kind() == std::io::ErrorKind::NotFound => {
                 Err("it wrote no file of outputs".into())
             }

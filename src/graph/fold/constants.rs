@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use super::{Array, Call, branch};
 use crate::graph::shapes::{self, Shapes};
 use crate::graph::{AttributeValue, Graph, GraphError, Model, Node, NodeId, ValueId};
-use crate::onnx::Tensor;
+use crate::onnx::{DType, Tensor};
 
 /// Results larger than this, and larger than what they were computed from, stay nodes: a file must not grow by a tensor of
 /// zeros that a node says in a line.
@@ -24,7 +24,7 @@ pub struct Folded {
 /// # Errors
 /// As [`shapes::infer`].
 pub fn fold_constants(model: &mut Model) -> Result<Folded, GraphError> {
-    fold(model, true)
+    fold(model, Extent { branches: true, wanted: |_| true })
 }
 
 /// As [`fold_constants`], with the branches of every If that is left as they were: one that does not run may not allow the
@@ -33,19 +33,36 @@ pub fn fold_constants(model: &mut Model) -> Result<Folded, GraphError> {
 /// # Errors
 /// As [`shapes::infer`].
 pub fn fold_outside_branches(model: &mut Model) -> Result<Folded, GraphError> {
-    fold(model, false)
+    fold(model, Extent { branches: false, wanted: |_| true })
 }
 
-fn fold(model: &mut Model, into_branches: bool) -> Result<Folded, GraphError> {
+/// As [`fold_constants`], but nothing is rounded: arithmetic on floats stays, for those who compute it in another type.
+///
+/// # Errors
+/// As [`shapes::infer`].
+pub fn fold_whole_numbers(model: &mut Model) -> Result<Folded, GraphError> {
+    fold(model, Extent { branches: true, wanted: |dtype| !dtype.is_float() })
+}
+
+/// How far folding goes.
+#[derive(Clone, Copy)]
+struct Extent {
+    /// Into the branches of an If whose condition is not known.
+    branches: bool,
+    /// Results of which types are computed.
+    wanted: fn(DType) -> bool,
+}
+
+fn fold(model: &mut Model, extent: Extent) -> Result<Folded, GraphError> {
     let opset = model.opset();
     let mut folded = Folded::default();
     let known = shapes::infer_graph(&mut model.graph, opset)?;
-    fold_graph(&mut model.graph, opset, &known, &mut folded, into_branches);
+    fold_graph(&mut model.graph, opset, &known, extent, &mut folded);
     model.graph.prune();
     Ok(folded)
 }
 
-fn fold_graph(graph: &mut Graph, opset: i64, known: &Shapes, folded: &mut Folded, into_branches: bool) {
+fn fold_graph(graph: &mut Graph, opset: i64, known: &Shapes, extent: Extent, folded: &mut Folded) {
     let mut branches = false;
     let mut twins = Twins::default();
     let labels: Vec<(NodeId, String)> = graph
@@ -64,12 +81,12 @@ fn fold_graph(graph: &mut Graph, opset: i64, known: &Shapes, folded: &mut Folded
                 branches = true;
                 continue;
             }
-            if !into_branches && graph.node(id).is("If") {
+            if !extent.branches && graph.node(id).is("If") {
                 continue;
             }
             for inner in graph.node_mut(id).subgraphs_mut() {
                 let known = shapes::infer_inner(inner, opset);
-                fold_graph(inner, opset, &known, folded, into_branches);
+                fold_graph(inner, opset, &known, extent, folded);
                 inner.prune();
             }
             graph.refresh_captures(id);
@@ -77,6 +94,9 @@ fn fold_graph(graph: &mut Graph, opset: i64, known: &Shapes, folded: &mut Folded
         }
         let is_constant = node.is("Constant");
         let Some(tensors) = outputs(graph, id, known) else { continue };
+        if !is_constant && !tensors.iter().all(|(_, tensor)| (extent.wanted)(tensor.dtype())) {
+            continue;
+        }
         let removed = graph.remove_node(id);
         let already = match &tensors[..] {
             [(value, tensor)] if !is_constant && is_large(tensor) => twins.of(graph, &removed, *value),
@@ -97,7 +117,7 @@ fn fold_graph(graph: &mut Graph, opset: i64, known: &Shapes, folded: &mut Folded
     if branches {
         // What came out of branches may fold in its turn; every round takes at least one If away.
         let known = shapes::infer_inner(graph, opset);
-        fold_graph(graph, opset, &known, folded, into_branches);
+        fold_graph(graph, opset, &known, extent, folded);
     }
 }
 

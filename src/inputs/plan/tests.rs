@@ -124,7 +124,7 @@ fn what_is_no_batch_is_not_cut_into_runs() {
     let state = folder.arrays("state.npz", &[Tensor::from_f32("state", &[1, 2], &[0.0; 2])]);
     let x = folder.arrays("x.npz", &[Tensor::from_f32("x", &[4, 3], &[0.0; 12])]);
     let told = folder.told(plan_of(&model, &[state, x], &Options::default()));
-    assert_eq!(told, "<folder>/x.npz: input 'x': is [4,3], and the model takes float32[2,3]");
+    assert_eq!(told, "input 'x' from <folder>/x.npz: is [4,3], and the model takes float32[2,3]");
 }
 
 #[test]

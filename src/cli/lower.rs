@@ -37,6 +37,9 @@ pub struct Args {
     json: bool,
 }
 
+/// More findings for Neuron's compiler than this are counted only.
+const TOLD: usize = 5;
+
 /// Runs the command.
 pub fn run(args: Args) -> Outcome {
     let weights = if args.weights == "separate" { Weights::Separate } else { Weights::Constants };
@@ -58,8 +61,11 @@ pub fn run(args: Args) -> Outcome {
     }
     let lowered = lower::lower_prepared(&model, weights).map_err(|error| told(&error))?;
     let mut wrote = Vec::new();
+    let module = hlo::to_proto(&lowered.module);
+    // A module is for any compiler that reads HLO, so what Neuron's would refuse is told, not an error.
+    let refused = lower::neuron::check(&module);
     if let Some(path) = &args.output {
-        onnx::write_message(path, &hlo::to_proto(&lowered.module))?;
+        onnx::write_message(path, &module)?;
         wrote.push(path.clone());
     }
     if let Some(path) = &args.text {
@@ -85,6 +91,7 @@ pub fn run(args: Args) -> Outcome {
             "inputs": side(&lowered.inputs),
             "outputs": side(&lowered.outputs),
             "weights": lowered.weights.iter().map(|(name, _)| name).collect::<Vec<_>>(),
+            "neuron": refused.iter().map(ToString::to_string).collect::<Vec<_>>(),
             "files": wrote.iter().map(|path| path.display().to_string()).collect::<Vec<_>>(),
         }));
         return Ok(ExitCode::SUCCESS);
@@ -93,6 +100,10 @@ pub fn run(args: Args) -> Outcome {
     for path in wrote {
         let size = std::fs::metadata(&path).map(|meta| meta.len() as usize).unwrap_or_default();
         screen::println(&format!("  wrote {} ({})", path.display(), screen::bytes(size)));
+    }
+    refused.iter().take(TOLD).for_each(|finding| screen::note(&format!("warning: for neuron: {finding}")));
+    if let Some(more) = refused.len().checked_sub(TOLD + 1) {
+        screen::note(&format!("warning: for neuron: and {} more", more + 1));
     }
     Ok(ExitCode::SUCCESS)
 }

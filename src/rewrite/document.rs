@@ -28,6 +28,34 @@ pub fn page(rules: &[&Rule]) -> String {
 const LANGUAGE: &str = r#"
 ## How a rule is written
 
+A rule is a YAML file whose name is the rule's, here `square-to-mul.yaml`. `porter rules test --rules DIR` runs its examples; a
+target applies it once its `rewrites` list it, in a file given with `--targets`, of the same name with `extends`.
+
+```yaml
+rule: square-to-mul
+what: Writes a square as a product.
+why: The target has no Pow.
+references: [a page that says so]       # may be left out
+match: |
+  y = Pow (x, {2.0})
+where:                                  # all of them must hold; may be left out
+  - x.dtype in ["float", "float16"]
+replace: |
+  y = Mul (x, x)
+keeps: within 1e-6
+examples:                               # at least one
+  - shows: a whole tensor
+    before: |
+      (float[2,3] x) => (float[2,3] y) <float two = {2.0}> { y = Pow (x, two) }
+    after: |
+      (float[2,3] x) => (float[2,3] y) { y = Mul (x, x) }
+  - shows: a cube
+    unchanged: |
+      (float[2,3] x) => (float[2,3] y) <float three = {3.0}> { y = Pow (x, three) }
+```
+
+Several forms that mean the same stand in a list `cases`, each with a `match`, `where` and `replace` of its own.
+
 **match** holds the nodes to look for. A name captures a value and is the same value everywhere; `b?` may be left out;
 `parts...` takes all that are left; `_` matches anything. `{2.0}` is a constant of that value, up to rounding. Operands of
 Add, Mul and others that commute are tried both ways. `<axis = axis>` captures an attribute, `<mode = "reflect">` asks for a
@@ -37,10 +65,25 @@ is an input here, whatever the opset of the model.
 
 **where** holds conditions in CEL. A captured value has `shape`, `rank`, `size`, `dtype`, `value`, `scalar`, `min`, `max`,
 `is_constant`, `is_input`, `is_output`, `uses`, `name` and `present`; `opset` is the model's. Lists take Python's indices and
-slices (`x.shape[-1]`, `x.shape[:axis]`). Functions: `prod sum min max abs sqrt len outer inner along wrap gcd unequal
-all_equal range repeat concat reverse enumerate zip offsets pieces near is_power_of_two ceil_div floor_div broadcasts_to
-is_permutation_identity type_number infinity`, and CEL's own `all exists filter map size`. What hangs on a size that is not
-known is not proven, and the rule does not apply.
+slices (`x.shape[-1]`, `x.shape[:axis]`). CEL's own `all exists filter map size` are there, and the functions below. What hangs
+on a size that is not known is not proven, and the rule does not apply.
+
+| function | gives |
+| --- | --- |
+| `prod(list)`, `sum(list)`, `min(list)`, `max(list)`, `gcd(list)` | one number of many |
+| `len(list)`, `reverse(list)`, `concat(list, list, ...)`, `repeat(value, count)` | about lists |
+| `range(end)`, `range(begin, end)` | whole numbers, the end left out |
+| `enumerate(list)`, `zip(a, b)` | a list of pairs: index and element, or an element of each; of two lists only |
+| `offsets(sizes)` | where each piece begins |
+| `pieces(parts, sizes)`, `pieces(parts, sizes?, total)` | `[part, begin, end]` for each, as Split shares out |
+| `outer(x, axis)`, `along(x, axis)`, `inner(x, axis)` | the product of the sizes before an axis, the size at it, the product behind it |
+| `wrap(axis, rank)` | an axis counted from the front |
+| `all_equal(list)`, `all_equal(list, value)`, `unequal(list)` | whether all are the same, or that value; whether some are not |
+| `near(a, b)`, `near(a, b, relative)` | whether they are equal up to rounding, of 1e-3 where it is not said |
+| `abs(x)`, `sqrt(x)`, `infinity()`, `ceil_div(a, b)`, `floor_div(a, b)`, `is_power_of_two(x)` | arithmetic |
+| `broadcasts_to(shape, shape)` | whether the first, broadcast with the second, leaves the second as it is |
+| `is_permutation_identity(perm)` | whether nothing changes its place |
+| `type_number(dtype)` | the number of an element type, as Cast's `to` wants it |
 
 **replace** holds the nodes to put in their place, with CEL in braces: `{begin}` is an int64 vector, `float {expr}` a scalar,
 `x.dtype {expr}` a scalar of the type of `x`. `for a, b in list:`, `if condition:`, `else:` and `let name = expr` do what they
@@ -120,5 +163,18 @@ mod tests {
         }
         let written = std::fs::read_to_string(path).unwrap_or_default();
         assert!(written == page, "docs/rules.md is not current: run `porter rules docs > docs/rules.md`");
+    }
+
+    #[test]
+    fn what_the_page_teaches_is_so() {
+        let text = super::LANGUAGE.split("```yaml\n").nth(1).unwrap().split("```").next().unwrap();
+        let rule = super::Rule::parse("square-to-mul.yaml", text, true).unwrap();
+        let checked = crate::rewrite::check(&rule, &crate::engine::tract::Tract);
+        assert_eq!(checked.iter().map(|one| one.problem.clone()).collect::<Vec<_>>(), [None, None]);
+        let missing: Vec<&str> = super::super::functions::names()
+            .into_iter()
+            .filter(|name| !super::LANGUAGE.contains(&format!("`{name}(")))
+            .collect();
+        assert!(missing.is_empty(), "not on the page: {missing:?}");
     }
 }

@@ -34,6 +34,7 @@ pub fn default_of(op: &str, attribute: &str) -> Value {
         (_, "group" | "keepdims" | "largest" | "sorted" | "stash_type" | "saturate") => Value::Int(1),
         ("LpNormalization" | "LpPool" | "GlobalLpPool", "p") => Value::Int(2),
         ("Elu" | "Celu" | "ThresholdedRelu" | "Swish", "alpha") => Value::Float(1.0),
+        ("LSTM" | "GRU" | "RNN", "clip") => Value::Float(0.0), // none
         ("Gemm", "alpha" | "beta") => Value::Float(1.0),
         _ => Value::Null,
     }

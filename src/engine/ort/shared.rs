@@ -3,12 +3,14 @@
 //! A model from memory is there three times while ONNX Runtime reads it: the bytes, the message read from them, and the
 //! weights. With the large ones declared as external and given as values over porter's own bytes, two of these go.
 
+use std::collections::HashSet;
+
 use bytes::Bytes;
 use ort::session::builder::SessionBuilder;
 
 use super::value::{self, Input};
 use crate::onnx::Payload;
-use crate::onnx::proto::{LOCATION_EXTERNAL, ModelProto, StringStringEntryProto, TensorProto};
+use crate::onnx::proto::{GraphProto, LOCATION_EXTERNAL, ModelProto, StringStringEntryProto, TensorProto};
 
 /// Weights of fewer bytes stay in the message.
 const LARGE: usize = 1 << 16;
@@ -30,9 +32,13 @@ pub(super) fn share(
     let Some(graph) = &mut model.graph else { return Ok((builder, kept)) };
     // What is also an input may be given by whoever runs the model.
     let inputs: Vec<&str> = graph.input.iter().filter_map(|input| input.name.as_deref()).collect();
+    // What nothing reads, ONNX Runtime drops before it looks for it.
+    let mut read: HashSet<&str> = HashSet::new();
+    reads(graph, &mut read);
     let large = |tensor: &TensorProto| {
         let bytes = tensor.raw_data.as_ref().map_or(0, |data| data.len());
-        if bytes >= LARGE && !inputs.contains(&tensor.name()) { bytes } else { 0 }
+        let fits = bytes >= LARGE && !inputs.contains(&tensor.name()) && read.contains(tensor.name());
+        if fits { bytes } else { 0 }
     };
     if graph.initializer.iter().map(large).sum::<usize>() < WORTH_IT {
         return Ok((builder, kept));
@@ -54,6 +60,15 @@ pub(super) fn share(
         kept.push(bytes);
     }
     Ok((builder, kept))
+}
+
+/// The names that the nodes of a graph and of those within it read, and those that it gives.
+fn reads<'a>(graph: &'a GraphProto, names: &mut HashSet<&'a str>) {
+    names.extend(graph.output.iter().filter_map(|output| output.name.as_deref()));
+    for node in &graph.node {
+        names.extend(node.input.iter().map(String::as_str));
+        node.attribute.iter().flat_map(|one| one.g.iter().chain(&one.graphs)).for_each(|inner| reads(inner, names));
+    }
 }
 
 /// The tensor with its bytes at such a place; none where they are already, or are not at hand.

@@ -6,8 +6,9 @@
 
 use std::collections::{HashMap, HashSet};
 
+use crate::engine::loose::loosened;
 use crate::engine::{Engine, EngineError, Session};
-use crate::graph::{Dim, Graph, Model, NodeId, ValueId};
+use crate::graph::{Graph, Model, NodeId, ValueId};
 use crate::onnx::Tensor;
 
 /// Some nodes, and which of their values are looked at.
@@ -60,36 +61,6 @@ pub fn reads(graph: &Graph, nodes: &[NodeId]) -> Vec<ValueId> {
     let mut seen = HashSet::new();
     let outside = |value: &ValueId| !own.contains(value) && graph.constant(*value).is_none() && seen.insert(*value);
     nodes.iter().flat_map(|&id| graph.node(id).reads().collect::<Vec<_>>()).filter(outside).collect()
-}
-
-/// The same graph with the sizes of its inputs left free, where nodes have bodies; none where no node has.
-///
-/// Sizes that were chosen here fit the branch that is taken. The other branch may not allow them, and some engines refuse
-/// the whole graph then, though they take it with free sizes.
-pub fn loosened(model: &Model) -> Option<Model> {
-    let has_body = model.graph.nodes().any(|(_, node)| node.subgraphs().next().is_some());
-    let free = |dims: &Vec<Dim>| dims.iter().map(|_| Dim::Unknown).collect();
-    let mut model = has_body.then(|| model.clone())?;
-    for id in model.graph.inputs.clone() {
-        let value = model.graph.value_mut(id);
-        value.shape = value.shape.as_ref().map(free);
-    }
-    forget_sizes(&mut model.graph);
-    Some(model)
-}
-
-/// Leaves it to the engine what sizes the values inside have, in bodies too.
-fn forget_sizes(graph: &mut Graph) {
-    let ids: Vec<ValueId> = graph.values().map(|(id, _)| id).collect();
-    for id in ids {
-        if !graph.is_input(id) && graph.initializer(id).is_none() {
-            let value = graph.value_mut(id);
-            (value.shape, value.declared) = (None, value.declared.take().filter(|_| value.dtype.is_none()));
-        }
-    }
-    for id in graph.node_ids() {
-        graph.node_mut(id).subgraphs_mut().for_each(forget_sizes);
-    }
 }
 
 /// Compiles a graph, with free sizes where it does not compile with fixed ones; gives what was compiled.

@@ -598,7 +598,7 @@ impl Job {
         let expectation = match judge::drawn(reference, &small, inputs, Some(known.clone()), precision, draws) {
             Ok(expectation) => expectation,
             Err(error) => {
-                small = pieces::loosened(&small).ok_or(error)?;
+                small = crate::engine::loose::loosened(&small).ok_or(error)?;
                 judge::drawn(reference, &small, inputs, Some(known), precision, draws)?
             }
         };

@@ -12,6 +12,7 @@
 //! - [`neuron`]: Neuron devices, from the same HLO.
 //! - [`emulate`]: either of them, computing as if in bfloat16 or float16.
 //! - [`faulty`]: either of them, with faults planted.
+//! - [`loose`]: any of them, given free sizes where it refuses fixed ones.
 //!
 //! What to feed a model that nobody gave inputs for is in [`samples`]; what rounding alone does to a model is measured
 //! by [`noise`].
@@ -20,6 +21,7 @@ pub mod double;
 pub mod emulate;
 mod error;
 pub mod faulty;
+pub mod loose;
 pub mod neuron;
 pub mod noise;
 pub mod ort;

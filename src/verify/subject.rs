@@ -5,6 +5,7 @@ use std::path::Path;
 use super::VerifyError;
 use crate::bundle::{self, Manifest};
 use crate::engine::emulate::{self, Emulated};
+use crate::engine::loose::Loose;
 use crate::engine::{Engine, EngineError, Session, Tensors};
 use crate::graph::Model;
 use crate::graph::freeze::Freeze;
@@ -127,7 +128,7 @@ impl Running {
         target: &Reached,
         host: &dyn Engine,
     ) -> Result<Self, EngineError> {
-        let Some(parts) = parts else { return Ok(Self { parts: vec![target.engine.compile(model)?] }) };
+        let Some(parts) = parts else { return Ok(Self { parts: vec![Loose(&*target.engine).compile(model)?] }) };
         let compile = |(part, model): (&bundle::manifest::Part, &Model)| {
             // A bundle for the CPU has the target's parts and the host's on the same device; the names tell them apart.
             let on_host = part.device == "cpu" && (parts.manifest.target != "cpu" || part.name.starts_with("host"));
@@ -135,7 +136,7 @@ impl Running {
                 _ if on_host => Emulated(host).compile(model),
                 // No CPU engine computes in 16 bits: what stands in for the target does so by emulation.
                 _ if target.emulates => Emulated(&*target.engine).compile(model),
-                _ => target.engine.compile(model),
+                _ => Loose(&*target.engine).compile(model),
             }
         };
         Ok(Self { parts: parts.manifest.parts.iter().zip(&parts.models).map(compile).collect::<Result<_, _>>()? })

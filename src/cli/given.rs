@@ -7,8 +7,7 @@ use crate::engine::Tensors;
 use crate::graph::Model;
 use crate::inputs::{self, Plan, Wanted};
 
-/// Reads what the user named into samples, each with its name, `most` of them at the most. `models` are
-/// what runs on them;
+/// Reads what the user named into samples, each with its name, `most` of them at the most. `models` are what runs on them;
 /// `writes` are what the command writes, which must be none of the files.
 ///
 /// # Errors

@@ -29,7 +29,7 @@ const LANGUAGE: &str = r#"
 ## How a rule is written
 
 A rule is a YAML file whose name is the rule's, here `square-to-mul.yaml`. `porter rules test --rules DIR` runs its examples; a
-target applies it once its `rewrites` list it, in a file given with `--targets`, of the same name with `extends`.
+target applies it once its `rewrites` list it; an overlay given with `--targets` adds to that list (docs/targets.md).
 
 ```yaml
 rule: square-to-mul

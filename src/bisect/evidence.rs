@@ -1,7 +1,9 @@
 //! Proof of a fault: its nodes cut out of the model, run alone on the target, with what went in and came out kept.
 
+use super::outcome::{Failure, Outcome};
 use super::pieces::{self, Assembly, Piece};
-use super::probe::{Failure, Lab, Outcome, PIECES, Stop};
+use super::probe::{Lab, Stop};
+use super::question::PIECES;
 use super::reference::apart;
 use super::search::Found;
 use super::{BisectError, Proof};

@@ -8,11 +8,15 @@ pub mod evidence;
 pub mod groups;
 pub mod heal;
 pub mod html;
+mod job;
 pub mod judge;
+mod memory;
 pub mod nearby;
+pub mod outcome;
 pub mod pieces;
 pub mod prepared;
 pub mod probe;
+pub mod question;
 pub mod reduce;
 pub mod reference;
 mod regions;
@@ -264,12 +268,9 @@ const LEAST_ROOM: usize = 96 << 20;
 /// Room for the reference's values on one sample: half of the weights, or the largest atom, or what is little anyway. The
 /// target's results take as much again, and noise is measured in thirds of it.
 fn budget(subject: &Subject, options: &Options) -> usize {
-    let graph = &subject.model.graph;
-    let weights: usize =
-        graph.initializers().map(|(_, tensor)| tensor.dtype().byte_len(tensor.len()).unwrap_or(0)).sum();
     let own = |atom: &Vec<NodeId>| subject.makes(atom).iter().map(|&value| subject.bytes(value)).sum::<usize>();
     let largest = subject.atoms.iter().map(own).max().unwrap_or(0);
-    options.memory.unwrap_or_else(|| (weights / 2).max(largest).max(LEAST_ROOM))
+    options.memory.unwrap_or_else(|| (subject.weights() / 2).max(largest).max(LEAST_ROOM))
 }
 
 /// Nodes that the target file knows to fail with a code.

@@ -4,7 +4,7 @@
 //! tried with one channel, then with eight; the first that the target still gets wrong, or still fails at with the same
 //! code, takes the place of the cut.
 
-use super::probe::Failure;
+use super::outcome::Failure;
 use super::{Proof, Suspect, judge};
 use crate::engine::{Engine, Tensors};
 use crate::fingerprint::{Evidence, Run};

@@ -1,10 +1,12 @@
 //! What the reference computes for every value of the subject: made when asked for, forgotten when others need the room.
 //!
 //! The model is cut along its order into stretches whose values fit into a budget. One stretch is at hand at a time, on
-//! one sample; what later stretches read of it goes to files in a scratch folder, so that any stretch can be made again
-//! without running the ones before it.
+//! one sample; what later stretches read of it, and what the search looks at last (the ends of layers and of the model, on the
+//! first sample), goes to files in a scratch folder, so that any stretch can be made again without running the ones before
+//! it.
 
-use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
 
 use super::pieces::{self, Assembly, Piece};
@@ -26,7 +28,9 @@ pub struct Reference<'a> {
     pub budget: usize,
     at_hand: Option<AtHand>,
     scratch: Option<tempfile::TempDir>,
-    spilled: HashMap<(usize, ValueId), PathBuf>,
+    spilled: HashMap<(usize, ValueId), Spilled>,
+    /// Values that are asked for again once every stretch is done with, on the first sample.
+    ends: HashSet<ValueId>,
     /// Values that will be asked for again, by sample, and their bytes: no more than a stretch may take.
     kept: HashMap<(usize, ValueId), Tensor>,
     kept_bytes: usize,
@@ -34,6 +38,13 @@ pub struct Reference<'a> {
     pub compiles: usize,
     /// How often it was run.
     pub runs: usize,
+}
+
+/// A value in a file of its own: the bytes alone.
+struct Spilled {
+    path: PathBuf,
+    dtype: DType,
+    dims: Vec<i64>,
 }
 
 struct AtHand {
@@ -100,6 +111,7 @@ impl<'a> Reference<'a> {
             at_hand: None,
             scratch: None,
             spilled: HashMap::new(),
+            ends: subject.layer_ends(&|_| true).into_values().chain(graph.outputs.iter().copied()).collect(),
             kept: HashMap::new(),
             kept_bytes: 0,
             compiles: 0,
@@ -152,14 +164,14 @@ impl<'a> Reference<'a> {
         }
         missing.sort_unstable();
         // A view of one result keeps all the memory of the session that made it, so what outlives its stretch is copied.
-        let several = missing.windows(2).any(|pair| pair[0].0 != pair[1].0);
+        let last = missing.last().map(|(stretch, _)| *stretch);
         for (stretch, value) in missing {
             let here = |at_hand: &AtHand| {
                 let (own, values) = at_hand.values.as_ref()?;
                 if at_hand.stretch == stretch && *own == sample { values.get(&value).cloned() } else { None }
             };
             if let Some(tensor) = self.at_hand.as_ref().and_then(here) {
-                found.insert(value, if several { apart(&tensor) } else { tensor });
+                found.insert(value, if Some(stretch) == last { tensor } else { apart(&tensor) });
                 continue;
             }
             if let Some(tensor) = self.unspill(sample, value) {
@@ -168,7 +180,7 @@ impl<'a> Reference<'a> {
             }
             self.make(stretch, sample)?;
             if let Some(tensor) = self.at_hand.as_ref().and_then(here) {
-                found.insert(value, if several { apart(&tensor) } else { tensor });
+                found.insert(value, if Some(stretch) == last { tensor } else { apart(&tensor) });
             }
         }
         Ok(found)
@@ -209,9 +221,9 @@ impl<'a> Reference<'a> {
         Ok(())
     }
 
-    /// Puts what later stretches read into files.
+    /// Puts what is read later into files.
     fn spill(&mut self, stretch: usize, sample: usize) {
-        if stretch + 1 >= self.stretches.len() {
+        if self.stretches.len() < 2 {
             return;
         }
         let graph = &self.subject.model.graph;
@@ -221,38 +233,25 @@ impl<'a> Reference<'a> {
         }
         // Without a scratch folder stretches are made again from the first one on: slower, not wrong.
         let Some(folder) = &self.scratch else { return };
-        for (index, later) in self.nodes.iter().enumerate() {
-            if index <= stretch {
-                continue;
-            }
-            for value in pieces::reads(graph, later) {
-                if let (Some(tensor), None) = (values.get(&value), self.spilled.get(&(sample, value))) {
-                    let path = folder.path().join(format!("{sample}-{}", self.spilled.len()));
-                    let text = format!("{} {:?}\n", tensor.dtype().number(), tensor.dims());
-                    let Ok(bytes) = tensor.to_bytes() else { continue };
-                    let whole = [text.as_bytes(), &bytes].concat();
-                    if std::fs::write(&path, whole).is_ok() {
-                        self.spilled.insert((sample, value), path);
-                    }
-                }
+        let mut wanted: HashSet<ValueId> =
+            self.nodes[stretch + 1..].iter().flat_map(|later| pieces::reads(graph, later)).collect();
+        if sample == 0 {
+            wanted.extend(&self.ends);
+        }
+        for (&value, tensor) in values.iter().filter(|(value, _)| wanted.contains(value)) {
+            let path = folder.path().join(format!("{sample}-{}", self.spilled.len()));
+            let Entry::Vacant(free) = self.spilled.entry((sample, value)) else { continue };
+            let Ok(bytes) = tensor.to_bytes() else { continue };
+            if std::fs::write(&path, &bytes).is_ok() {
+                free.insert(Spilled { path, dtype: tensor.dtype(), dims: tensor.dims().to_vec() });
             }
         }
     }
 
     fn unspill(&self, sample: usize, value: ValueId) -> Option<Tensor> {
-        let bytes = bytes::Bytes::from(std::fs::read(self.spilled.get(&(sample, value))?).ok()?);
-        let end = bytes.iter().position(|&byte| byte == b'\n')?;
-        let head = std::str::from_utf8(&bytes[..end]).ok()?;
-        let (number, dims) = head.split_once(' ')?;
-        let dims: Option<Vec<i64>> = dims
-            .trim_matches(['[', ']'])
-            .split(',')
-            .map(str::trim)
-            .filter(|x| !x.is_empty())
-            .map(|x| x.parse().ok())
-            .collect();
+        let Spilled { path, dtype, dims } = self.spilled.get(&(sample, value))?;
         let name = &self.subject.model.graph.value(value).name;
-        Some(Tensor::new(name, DType::from_number(number.parse().ok()?)?, &dims?, bytes.slice(end + 1..)))
+        Some(Tensor::new(name, *dtype, dims, bytes::Bytes::from(std::fs::read(path).ok()?)))
     }
 }
 

@@ -2,8 +2,10 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
+use super::outcome::Outcome;
 use super::pieces::Piece;
-use super::probe::{Outcome, PIECES, REGIONS, Stop};
+use super::probe::Stop;
+use super::question::{PIECES, REGIONS};
 use super::search::{Found, Hunt, differs, hold};
 use crate::graph::{Graph, NodeId};
 

@@ -14,8 +14,10 @@
 
 use std::collections::{BTreeMap, HashSet};
 
+use super::outcome::{Failure, Outcome, Seen};
 use super::pieces::Piece;
-use super::probe::{Failure, Lab, Outcome, PIECES, Seen, Stop};
+use super::probe::{Lab, Stop};
+use super::question::PIECES;
 use crate::graph::NodeId;
 
 /// A fault as it was found.

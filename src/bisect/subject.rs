@@ -4,7 +4,7 @@
 //! are constants in the whole model. Nodes keep their names, and those without one get `OpType_index` by their place in
 //! the file, so that a piece names them as the report does.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use sha2::{Digest, Sha256};
 
@@ -99,6 +99,33 @@ impl Subject {
         let graph = &self.model.graph;
         let tensor = |value: &ValueId| graph.value(*value).dtype.is_some_and(|dtype| dtype != DType::String);
         nodes.iter().flat_map(|&id| graph.node(id).writes().collect::<Vec<_>>()).filter(tensor).collect()
+    }
+
+    /// The last value of each layer that others read or the model gives, by the layer; of the nodes that `counts` says.
+    pub fn layer_ends(&self, counts: &dyn Fn(NodeId) -> bool) -> BTreeMap<usize, ValueId> {
+        let graph = &self.model.graph;
+        let layer_of: HashMap<NodeId, usize> = self
+            .atoms
+            .iter()
+            .zip(&self.layer_of)
+            .flat_map(|(atom, &layer)| atom.iter().map(move |&id| (id, layer)))
+            .collect();
+        let mut ends = BTreeMap::new();
+        for (atom, &layer) in self.atoms.iter().zip(&self.layer_of) {
+            if !atom.last().is_some_and(|&last| counts(last)) {
+                continue;
+            }
+            let elsewhere =
+                |reader: &NodeId| counts(*reader) && layer_of.get(reader).is_some_and(|other| *other != layer);
+            let leaves = |value: &ValueId| graph.is_output(*value) || graph.consumers(*value).iter().any(elsewhere);
+            ends.extend(self.makes(atom).into_iter().filter(leaves).map(|value| (layer, value)));
+        }
+        ends
+    }
+
+    /// Bytes of all weights.
+    pub fn weights(&self) -> usize {
+        self.model.graph.initializers().map(|(_, tensor)| tensor.dtype().byte_len(tensor.len()).unwrap_or(0)).sum()
     }
 
     /// Bytes of a value, 0 where its sizes are not known.

@@ -1,9 +1,11 @@
 //! The whole model: once more without what was found, and once with the ends of its layers shown.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::HashSet;
 
+use super::outcome::{Outcome, Seen};
 use super::pieces::Piece;
-use super::probe::{LARGE_LAYERS, LAYERS, Outcome, REST, Seen, Stop, WHOLE};
+use super::probe::Stop;
+use super::question::{LARGE_LAYERS, LAYERS, REST, WHOLE};
 use super::search::{Hunt, differs, hold};
 use crate::graph::{NodeId, ValueId};
 
@@ -109,24 +111,7 @@ impl Hunt<'_, '_> {
             .filter(|id| !self.out.contains(id) || faulty.contains(id))
             .collect();
         let inside: HashSet<NodeId> = nodes.iter().copied().collect();
-        let mut end_of: BTreeMap<usize, ValueId> = BTreeMap::new();
-        for (atom, own) in subject.atoms.iter().enumerate() {
-            for value in subject.makes(own) {
-                let layer = subject.layer_of[atom];
-                let leaves = graph.is_output(value)
-                    || graph.consumers(value).iter().any(|reader| {
-                        inside.contains(reader)
-                            && subject
-                                .atoms
-                                .iter()
-                                .position(|atom| atom.contains(reader))
-                                .is_some_and(|other| subject.layer_of[other] != layer)
-                    });
-                if leaves && inside.contains(&own[own.len() - 1]) {
-                    end_of.insert(layer, value);
-                }
-            }
-        }
+        let end_of = subject.layer_ends(&|id| inside.contains(&id));
         let outputs = self.outputs(&nodes);
         // As many ends at a time as there is room for.
         let mut groups = vec![outputs.clone()];

@@ -167,10 +167,16 @@ impl Expectation {
     /// A name that the reference does not have is a mistake of the caller's and told as missing.
     pub fn judge_one(&self, name: &str, result: Option<&Tensor>) -> Finding {
         let finding = self.judge_by_reference(name, result);
-        let exact = self.exact.as_ref().and_then(|exact| exact.get(name));
-        let (Some(exact), Some(reference), Some(result)) = (exact, self.reference.get(name), result) else {
-            return finding;
-        };
+        match result {
+            Some(result) => self.ask_exact(finding, result),
+            None => finding,
+        }
+    }
+
+    /// Asks float64, where it knows the tensor, about one that differs from the reference; others stay as they were found.
+    pub fn ask_exact(&self, finding: Finding, result: &Tensor) -> Finding {
+        let exact = self.exact.as_ref().and_then(|exact| exact.get(&finding.name));
+        let (Some(exact), Some(reference)) = (exact, self.reference.get(&finding.name)) else { return finding };
         if finding.verdict != Verdict::Differs || finding.metrics.is_none() {
             return finding;
         }
@@ -521,7 +527,8 @@ impl Expectation {
                 let (Some(widest), true) = (widest, plain.iter().all(|draw| list(draw).len() >= profile::FEW)) else {
                     continue;
                 };
-                let ties = Ties::of(widest, &loud.iter().map(|draw| list(draw).clone()).collect::<Vec<_>>());
+                let measure = |list: &Vec<f64>| profile::quantiles(&mut Vec::new(), list.iter().copied());
+                let ties = Ties::of(measure(widest), &loud.iter().map(|draw| measure(list(draw))).collect::<Vec<_>>());
                 let usual = plain.iter().map(|draw| quantile(list(draw), 0.9)).fold(0.0, f64::max);
                 let anywhere = profile::LONE * usual + self.least() * scale;
                 for (row, partner) in agreement.partners.iter().enumerate() {

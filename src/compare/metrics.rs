@@ -4,6 +4,7 @@
 //! 0.999999996, because the boxes' pixels drown the scores. So the cosine is also taken over every batch element and
 //! channel on its own, and the worst of them is told with its place.
 
+use rayon::prelude::*;
 use serde::Serialize;
 
 use crate::onnx::{DType, Tensor, TensorError};
@@ -100,22 +101,40 @@ pub fn metrics(reference: &Tensor, other: &Tensor) -> Result<Metrics, Mismatch> 
     Ok(found)
 }
 
+/// Elements that a thread looks at in one go, at least.
+pub(super) const AT_A_TIME: usize = 1 << 14;
+
 /// [`metrics`] of plain values.
 pub(crate) fn of_values(dims: &[i64], reference: &[f64], other: &[f64]) -> Metrics {
     let layout = Layout::of(dims);
+    let run = layout.run.max(1);
+    // A thread takes many slices of a few elements at a time, or one of many.
+    let together = (AT_A_TIME / run).max(1);
+    let part = |(index, (reference, other)): (usize, (&[f64], &[f64]))| {
+        let mut whole = Sums::default();
+        let mut worst: Option<(f64, Slice)> = None;
+        for (place, (reference, other)) in reference.chunks(run).zip(other.chunks(run)).enumerate() {
+            let mut sums = Sums::default();
+            reference.iter().zip(other).for_each(|(&r, &o)| sums.add(r, o));
+            if layout.run >= 16 {
+                let cosine = sums.cosine();
+                if worst.is_none_or(|(least, _)| cosine < least) {
+                    worst = Some((cosine, layout.slice(index * together + place)));
+                }
+            }
+            whole.merge(&sums);
+        }
+        (whole, worst)
+    };
+    let chunks = reference.par_chunks(run * together).zip(other.par_chunks(run * together));
+    let parts: Vec<(Sums, Option<(f64, Slice)>)> = chunks.enumerate().map(part).collect();
     let mut whole = Sums::default();
     let mut worst: Option<(f64, Slice)> = None;
-    let (references, others) = (reference.chunks(layout.run.max(1)), other.chunks(layout.run.max(1)));
-    for (index, (reference, other)) in references.zip(others).enumerate() {
-        let mut sums = Sums::default();
-        reference.iter().zip(other).for_each(|(&r, &o)| sums.add(r, o));
-        if layout.run >= 16 {
-            let cosine = sums.cosine();
-            if worst.is_none_or(|(least, _)| cosine < least) {
-                worst = Some((cosine, layout.slice(index)));
-            }
-        }
+    for (sums, lowest) in parts {
         whole.merge(&sums);
+        if let Some(lowest) = lowest.filter(|lowest| worst.is_none_or(|(least, _)| lowest.0 < least)) {
+            worst = Some(lowest);
+        }
     }
     let metrics = whole.metrics();
     Metrics {

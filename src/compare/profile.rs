@@ -1,9 +1,10 @@
 //! Differences of a tensor by slice and quantile, held against those of the draws.
 
+use rayon::prelude::*;
 use serde::Serialize;
 
 use super::Slice;
-use super::metrics::Layout;
+use super::metrics::{AT_A_TIME, Layout};
 
 /// Slices of fewer elements have no quantiles to speak of.
 pub(super) const FEW: usize = 16;
@@ -58,6 +59,22 @@ pub(super) struct Strains {
     pub histogram: [usize; BINS],
 }
 
+impl Strains {
+    /// Adds what was found in later slices.
+    fn add(&mut self, more: Strains) {
+        if let Some(worst) = more.worst {
+            hold(self, worst);
+        }
+        self.slices.extend(more.slices);
+        self.blind += more.blind;
+        self.lone += more.lone;
+        if more.lone_worst > self.lone_worst {
+            (self.lone_worst, self.lone_at) = (more.lone_worst, more.lone_at);
+        }
+        self.histogram.iter_mut().zip(more.histogram).for_each(|(own, more)| *own += more);
+    }
+}
+
 /// What is held against what: all of the same length.
 pub(super) struct Held<'a> {
     pub dims: &'a [i64],
@@ -75,6 +92,13 @@ pub(super) struct Held<'a> {
     pub factor: f64,
     /// The difference, relative to a slice's largest value, that is always allowed.
     pub least: f64,
+}
+
+impl Held<'_> {
+    /// Whether the draws are counted from something else than the result.
+    fn is_off(&self) -> bool {
+        !std::ptr::eq(self.base, self.reference)
+    }
 }
 
 /// Quantiles looked at, with the share of elements beyond them in words.
@@ -98,55 +122,64 @@ impl Run {
 /// Holds a result against draws, slice by slice.
 pub(super) fn strains(held: &Held) -> Strains {
     let Held { base, result, draws, reference, factor, least, .. } = *held;
-    let off = !std::ptr::eq(base, reference);
-    let mut found = Strains::default();
-    let mut buffer = Vec::new();
     let whole = base.iter().map(|&x| finite(x)).fold(0.0, f64::max);
-    // Engines approximate exponentials: a sigmoid that should be nothing is a few 1e-6 in some. Next to values of
-    // hundreds in the same tensor that is no fault.
-    let nothing = whole * 2f64.powi(-24);
-    for run in runs(held.dims) {
-        let apart =
-            |one: &[f64], other: &[f64]| run.indices().map(|i| difference(one[i], other[i])).fold(0.0, f64::max);
-        let scale = run.indices().map(|i| finite(base[i])).fold(0.0, f64::max);
-        let always = least * scale + nothing;
-        let mut slice = SliceStrain {
-            slice: run.slice,
-            max_abs: apart(base, result),
-            expected: draws.iter().map(|draw| apart(reference, draw)).fold(0.0, f64::max),
-            strain: 0.0,
-        };
-        // What an element may be away whatever moved in the draws right there.
-        let mut anywhere = [0.0; 2];
-        if run.count >= FEW {
-            let mut measure = |one: &[f64], other: &[f64]| {
-                quantiles(&mut buffer, run.indices().map(|i| difference(one[i], other[i])))
-            };
-            let own = measure(base, result);
-            let noise: Vec<[f64; 3]> = draws.iter().map(|draw| measure(reference, draw)).collect();
-            let once = if off { measure(base, reference) } else { [0.0; 3] };
-            let explained = |index: usize| noise.iter().map(|noise| noise[index]).fold(0.0, f64::max);
-            let blind = factor * explained(0) > deviation(run.indices().map(|i| base[i])) && scale > 0.0;
-            found.blind += blind as usize;
-            for (index, (_, share)) in SHARES.iter().enumerate() {
-                let allowed = factor * explained(index) + once[index] + always;
-                let strain = if own[index] == 0.0 { 0.0 } else { own[index] / allowed };
-                slice.strain = slice.strain.max(strain);
-                hold(&mut found, Some(run.slice), share, own[index], explained(index), strain);
-            }
-            anywhere = [explained(2), once[2]];
-        }
-        look_at_elements(held, &run, always, anywhere, slice.expected.max(always / factor), &mut found);
-        found.slices.push(slice);
-    }
+    let runs = runs(held.dims);
+    let together = (AT_A_TIME / runs.first().map_or(1, |run| run.count).max(1)).max(1);
+    let part = |runs: &[Run]| {
+        let (mut found, mut buffer) = (Strains::default(), Vec::new());
+        runs.iter().for_each(|run| look_at_slice(held, run, whole, &mut buffer, &mut found));
+        found
+    };
+    let parts: Vec<Strains> = runs.par_chunks(together).map(part).collect();
+    let mut found = Strains::default();
+    parts.into_iter().for_each(|part| found.add(part));
     let largest =
         |one: &[f64], other: &[f64]| one.iter().zip(other).map(|(&r, &o)| difference(r, o)).fold(0.0, f64::max);
     let explained = draws.iter().chain(held.loud).map(|draw| largest(reference, draw)).fold(0.0, f64::max);
     let own = largest(base, result);
-    let once = if off { largest(base, reference) } else { 0.0 };
+    let once = if held.is_off() { largest(base, reference) } else { 0.0 };
     let strain = if own == 0.0 { 0.0 } else { own / (factor * explained + once + least * whole) };
-    hold(&mut found, None, "some elements", own, explained, strain);
+    hold(&mut found, Strain { slice: None, share: "some elements", found: own, explained, strain });
     found
+}
+
+/// Holds one slice against the draws. `whole` is the tensor's largest magnitude, `buffer` room to sort in.
+fn look_at_slice(held: &Held, run: &Run, whole: f64, buffer: &mut Vec<f64>, found: &mut Strains) {
+    let Held { base, result, draws, reference, factor, least, .. } = *held;
+    // Engines approximate exponentials: a sigmoid that should be nothing is a few 1e-6 in some. Next to values of
+    // hundreds in the same tensor that is no fault.
+    let nothing = whole * 2f64.powi(-24);
+    let apart = |one: &[f64], other: &[f64]| run.indices().map(|i| difference(one[i], other[i])).fold(0.0, f64::max);
+    let scale = run.indices().map(|i| finite(base[i])).fold(0.0, f64::max);
+    let always = least * scale + nothing;
+    let mut slice = SliceStrain {
+        slice: run.slice,
+        max_abs: apart(base, result),
+        expected: draws.iter().map(|draw| apart(reference, draw)).fold(0.0, f64::max),
+        strain: 0.0,
+    };
+    // What an element may be away whatever moved in the draws right there.
+    let mut anywhere = [0.0; 2];
+    if run.count >= FEW {
+        let mut measure =
+            |one: &[f64], other: &[f64]| quantiles(buffer, run.indices().map(|i| difference(one[i], other[i])));
+        let own = measure(base, result);
+        let noise: Vec<[f64; 3]> = draws.iter().map(|draw| measure(reference, draw)).collect();
+        let once = if held.is_off() { measure(base, reference) } else { [0.0; 3] };
+        let explained = |index: usize| noise.iter().map(|noise| noise[index]).fold(0.0, f64::max);
+        let blind = factor * explained(0) > deviation(run.indices().map(|i| base[i])) && scale > 0.0;
+        found.blind += blind as usize;
+        for (index, (_, share)) in SHARES.iter().enumerate() {
+            let allowed = factor * explained(index) + once[index] + always;
+            let strain = if own[index] == 0.0 { 0.0 } else { own[index] / allowed };
+            slice.strain = slice.strain.max(strain);
+            let (slice, own, explained) = (Some(run.slice), own[index], explained(index));
+            hold(found, Strain { slice, share, found: own, explained, strain });
+        }
+        anywhere = [explained(2), once[2]];
+    }
+    look_at_elements(held, run, always, anywhere, slice.expected.max(always / factor), found);
+    found.slices.push(slice);
 }
 
 /// Sorts a slice's elements into the histogram, and finds those that moved where nothing moves.
@@ -161,11 +194,15 @@ fn look_at_elements(held: &Held, run: &Run, always: f64, [far, once]: [f64; 2], 
         if own <= lone_from {
             continue;
         }
-        let moved =
-            |draws: &[Vec<f64>]| draws.iter().map(|draw| difference(held.reference[i], draw[i])).collect::<Vec<f64>>();
-        let quiet = moved(held.draws).into_iter().fold(0.0, f64::max);
-        let ties = ties.get_or_insert_with(|| Ties::of_slice(held, run));
-        let here = ties.explain(quiet, &moved(held.loud));
+        let moved = |draw: &Vec<f64>| difference(held.reference[i], draw[i]);
+        let quiet = held.draws.iter().map(moved).fold(0.0, f64::max);
+        let here = match held.loud {
+            [] => quiet,
+            loud => {
+                let ties = ties.get_or_insert_with(|| Ties::of_slice(held, run));
+                ties.explain(quiet, &loud.iter().map(moved).collect::<Vec<f64>>())
+            }
+        };
         let once = difference(held.base[i], held.reference[i]);
         if own > lone_from + LONE * here + once {
             found.lone += 1;
@@ -205,27 +242,23 @@ impl Ties {
         if held.loud.is_empty() || run.count < FEW {
             return Self { usual: 0.0, growth: vec![1.0; held.loud.len()] };
         }
-        let sorted = |draws: &[Vec<f64>]| {
+        let mut buffer = Vec::with_capacity(run.count);
+        let mut measure = |draws: &[Vec<f64>]| {
             let furthest =
                 |i: usize| draws.iter().map(|draw| difference(held.reference[i], draw[i])).fold(0.0, f64::max);
-            let mut list: Vec<f64> = run.indices().map(furthest).collect();
-            list.sort_by(f64::total_cmp);
-            list
+            quantiles(&mut buffer, run.indices().map(furthest))
         };
-        let loud: Vec<Vec<f64>> = held.loud.iter().map(|draw| sorted(std::slice::from_ref(draw))).collect();
-        Self::of(&sorted(held.draws), &loud)
+        let plain = measure(held.draws);
+        let loud: Vec<[f64; 3]> = held.loud.iter().map(|draw| measure(std::slice::from_ref(draw))).collect();
+        Self::of(plain, &loud)
     }
 
-    /// From the differences of the plain draws (the furthest at each place) and of each louder one, both ascending.
-    pub(super) fn of(plain: &[f64], loud: &[Vec<f64>]) -> Self {
-        let at = |list: &[f64], share: f64| match list.len() {
-            0 => 0.0,
-            count => list[((count - 1) as f64 * share).round() as usize],
-        };
+    /// From the [quantiles] of how far the plain draws (the furthest at each place) and each louder one move elements.
+    pub(super) fn of(plain: [f64; 3], loud: &[[f64; 3]]) -> Self {
         // Half of the elements tell best, unless they do not move at all.
-        let share = SHARES.iter().map(|(share, _)| *share).find(|&share| at(plain, share) > 0.0);
-        let growth = |loud: &Vec<f64>| share.map_or(1.0, |share| (at(loud, share) / at(plain, share)).max(1.0));
-        Self { usual: at(plain, 0.99), growth: loud.iter().map(growth).collect() }
+        let share = plain.iter().position(|&moved| moved > 0.0);
+        let growth = |loud: &[f64; 3]| share.map_or(1.0, |share| (loud[share] / plain[share]).max(1.0));
+        Self { usual: plain[2], growth: loud.iter().map(growth).collect() }
     }
 
     /// How far noise takes an element that the plain draws move so far and the louder ones so: all the way where
@@ -240,9 +273,9 @@ impl Ties {
     }
 }
 
-fn hold(found: &mut Strains, slice: Option<Slice>, share: &'static str, own: f64, explained: f64, strain: f64) {
-    if found.worst.as_ref().is_none_or(|worst| strain > worst.strain) {
-        found.worst = Some(Strain { slice, share, found: own, explained, strain });
+fn hold(found: &mut Strains, one: Strain) {
+    if found.worst.as_ref().is_none_or(|worst| one.strain > worst.strain) {
+        found.worst = Some(one);
     }
 }
 
@@ -294,9 +327,13 @@ fn finite(x: f64) -> f64 {
     if x.is_finite() { x.abs() } else { 0.0 }
 }
 
-fn quantiles(buffer: &mut Vec<f64>, values: impl Iterator<Item = f64>) -> [f64; 3] {
+/// The values at [`SHARES`] of a list; zeros where it is empty. `buffer` is room to sort in.
+pub(super) fn quantiles(buffer: &mut Vec<f64>, values: impl Iterator<Item = f64>) -> [f64; 3] {
     buffer.clear();
     buffer.extend(values);
+    if buffer.is_empty() {
+        return [0.0; 3];
+    }
     let mut rest = 0; // what is below is known to be smaller
     SHARES.map(|(share, _)| {
         let index = ((buffer.len() - 1) as f64 * share).round() as usize;
@@ -322,9 +359,9 @@ mod tests {
 
     /// 64 elements: plain draws move each by a millionth or so, louder ones by 64 times that.
     fn ties() -> Ties {
-        let plain: Vec<f64> = (0..64).map(|i| 1e-6 * (1.0 + i as f64 / 64.0)).collect();
-        let loud = plain.iter().map(|x| 64.0 * x).collect();
-        Ties::of(&plain, &[loud])
+        let moved =
+            |loudness: f64| quantiles(&mut Vec::new(), (0..64).map(|i| loudness * 1e-6 * (1.0 + f64::from(i) / 64.0)));
+        Ties::of(moved(1.0), &[moved(64.0)])
     }
 
     #[test]
@@ -337,6 +374,6 @@ mod tests {
     #[test]
     fn where_something_tips_the_whole_jump_is_explained() {
         assert_eq!(ties().explain(1e-6, &[0.5]), 0.5);
-        assert_eq!(Ties::of(&[0.0; 64], &[vec![0.0; 64]]).explain(0.0, &[0.5]), 0.5, "nothing else moves at all");
+        assert_eq!(Ties::of([0.0; 3], &[[0.0; 3]]).explain(0.0, &[0.5]), 0.5, "nothing else moves at all");
     }
 }

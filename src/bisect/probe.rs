@@ -79,7 +79,7 @@ pub struct Lab<'a> {
     /// Bytes that results may take while their noise is measured.
     room: usize,
     /// Whether memory that is free is given back at once: it costs time, which a small model does not repay.
-    large: bool,
+    pub(super) large: bool,
     /// What the target's numbers may be off by.
     precision: &'a Precision,
 }

@@ -113,12 +113,13 @@ impl Hunt<'_, '_> {
         let inside: HashSet<NodeId> = nodes.iter().copied().collect();
         let end_of = subject.layer_ends(&|id| inside.contains(&id));
         let outputs = self.outputs(&nodes);
-        // As many ends at a time as there is room for.
+        // As many ends at a time as there is room for, twice: what the target gives, and what the reference does.
+        let room = if self.lab.large { self.lab.reference.budget / 2 } else { self.lab.reference.budget };
         let mut groups = vec![outputs.clone()];
         let mut bytes = outputs.iter().map(|&value| subject.bytes(value)).sum::<usize>();
         for value in end_of.values().copied().filter(|value| !outputs.contains(value)) {
             bytes += subject.bytes(value);
-            if bytes > self.lab.reference.budget {
+            if bytes > room {
                 groups.push(Vec::new());
                 bytes = subject.bytes(value);
             }
@@ -127,7 +128,7 @@ impl Hunt<'_, '_> {
             }
         }
         let mut seen: Vec<Seen> = Vec::new();
-        let large = groups.len() > 1;
+        let large = self.lab.large || groups.len() > 1;
         for (index, shows) in groups.into_iter().enumerate().filter(|(_, shows)| !shows.is_empty()) {
             // The outputs are among the first; their noise says below whether they are off.
             let look = large && (index > 0 || !self.findings.faults.is_empty());

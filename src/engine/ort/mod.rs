@@ -19,6 +19,8 @@ use ort::session::Session as OrtRuntimeSession;
 use ort::session::builder::{GraphOptimizationLevel, SessionBuilder};
 use serde::{Deserialize, Serialize};
 
+use shared::Shared;
+
 pub use library::{Library, TESTED, find, in_package, locate, locate_for};
 pub use provider::{Plugin, Provider};
 
@@ -182,11 +184,11 @@ impl Engine for Ort {
         let failed = |problem: String| EngineError::Compile { engine: name.clone(), code: None, problem };
         let expanded = emulate::with_casts(model);
         let mut proto = expanded.as_ref().unwrap_or(model).to_proto();
-        let mut weights = Vec::new();
+        let mut shared = Shared::default();
         let start = || -> Result<OrtRuntimeSession, EngineError> {
             let mut builder = self.builder()?;
             if self.is_frugal() {
-                (builder, weights) = shared::share(&mut proto, builder).map_err(failed)?;
+                (builder, shared) = shared::share(&mut proto, builder).map_err(failed)?;
             }
             let made = if prost::Message::encoded_len(&proto) > LARGE {
                 let folder = tempfile::tempdir().map_err(|error| failed(error.to_string()))?;
@@ -202,7 +204,7 @@ impl Engine for Ort {
         let placement = self.placement(&session, model)?;
         let outputs = model.graph.outputs.iter().map(|&id| model.graph.value(id).name.clone()).collect();
         let inputs = session.inputs().iter().map(|input| input.name().to_string()).collect();
-        Ok(Box::new(OrtSession { name, session, inputs, outputs, placement, _weights: weights }))
+        Ok(Box::new(OrtSession { name, session, inputs, outputs, placement, _weights: shared.weights }))
     }
 }
 

@@ -81,11 +81,7 @@ pub fn run(args: Args) -> Outcome {
     let start = Instant::now();
     let progress = Progress::new(args.json);
     let file = ModelFile::open(&args.model)?;
-    // Hashing a large model takes longer than preparing it, so it is started first and both go on at once.
-    let digest = std::thread::spawn({
-        let file = file.clone();
-        move || file.sha256()
-    });
+    let digest = file.digest(); // goes on beside everything else
     let targets = targets::load(args.targets.as_deref())?;
     let target = targets.get(&args.target).map_err(Failure::diagnostic)?;
     let rules = rules::load(args.rules.as_deref())?;
@@ -162,7 +158,7 @@ pub fn run(args: Args) -> Outcome {
         checked = Some(outcome);
     }
     prepared.manifest.model.sha256 =
-        digest.join().map_err(|_| Failure::environment("the thread that hashes the model ended early"))?;
+        digest.finish().ok_or_else(|| Failure::environment("the thread that hashes the model ended early"))?;
     let mut files = prepared.files.clone();
     files.push(TextFile { name: "report.md".into(), text: report::markdown(&prepared.manifest), executable: false });
     draft.finish(&mut prepared.manifest, &files).map_err(bundle_failure)?;

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use super::{Failure, Outcome, progress::Progress, rules, screen, sizes::Sizes, targets};
+use crate::bundle::manifest::Part;
 use crate::bundle::{BundleError, Draft, Manifest, TextFile};
 use crate::compare::Verdict;
 use crate::engine::Tensors;
@@ -193,7 +194,7 @@ fn samples(args: &Args, model: &Model, options: &Options) -> Result<Vec<Tensors>
 
 fn bundle_failure(error: BundleError) -> Failure {
     match error {
-        BundleError::Io { .. } => Failure::environment(error),
+        BundleError::Io { ref source, .. } => Failure::unwritten(&error, source),
         BundleError::Onnx(error) => Failure::from(error),
         BundleError::NotOurs { ref path } | BundleError::Foreign { ref path, .. } => {
             let place = path.display().to_string();
@@ -253,7 +254,7 @@ fn summary(args: &Args, folder: &Path, prepared: &Prepared, checked: Option<&che
             &format!(
                 "{} {}   {} nodes   {} -> {}",
                 index + 1,
-                part.device,
+                runs_on(m, part),
                 part.nodes.len(),
                 shortened(&inputs, args.explain),
                 shortened(&outputs, args.explain)
@@ -278,6 +279,15 @@ fn summary(args: &Args, folder: &Path, prepared: &Prepared, checked: Option<&che
         "wrote",
         &format!("{}/   ({}, {:.1} s)", folder.display(), screen::bytes(size), start.elapsed().as_secs_f64()),
     );
+}
+
+/// Where a part runs. For a target that is the CPU itself, tract's parts and the host's are told apart.
+fn runs_on<'a>(m: &Manifest, part: &'a Part) -> &'a str {
+    match (m.target.as_str(), part.name.starts_with("host")) {
+        ("cpu", true) => "host",
+        ("cpu", false) => "tract",
+        _ => &part.device,
+    }
 }
 
 /// The names, of many only the first, unless `all` are asked for.

@@ -28,7 +28,7 @@ pub fn write(path: &Path, model: &ModelProto) -> Result<(), OnnxError> {
 
 /// As [`write()`], with the size in bytes beyond which weights go to a data file given.
 pub fn write_with_limit(path: &Path, model: &ModelProto, limit: usize) -> Result<(), OnnxError> {
-    let at = |error: io::Error| Problem::from(error).in_file(path);
+    let at = |error: io::Error| Problem::Unwritten(error).in_file(path);
     if model.encoded_len() <= limit {
         return write_message(path, model);
     }
@@ -47,7 +47,7 @@ pub fn write_with_limit(path: &Path, model: &ModelProto, limit: usize) -> Result
             let Ok(()) = outcome;
         })
     })
-    .map_err(|error| Problem::from(error).in_file(data_path))?;
+    .map_err(|error| Problem::Unwritten(error).in_file(data_path))?;
     // Both files are whole before either gets its name.
     let main = fill_beside(path, |file| stream(file, |buf| slim.encode_raw(buf))).map_err(at)?;
     place_both(data, data_path, main, path)
@@ -56,7 +56,7 @@ pub fn write_with_limit(path: &Path, model: &ModelProto, limit: usize) -> Result
 /// Gives a model's two files their names: both, or neither. What stood under the data file's name is put back where the
 /// model itself cannot be placed, for an older model there still reads it.
 fn place_both(data: ScratchFile, data_path: &Path, main: ScratchFile, path: &Path) -> Result<(), OnnxError> {
-    let told = |error: io::Error, path: &Path| Problem::from(error).in_file(path);
+    let told = |error: io::Error, path: &Path| Problem::Unwritten(error).in_file(path);
     let folder = match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),
@@ -80,7 +80,7 @@ pub fn write_message(path: &Path, message: &(impl Message + TakeApart)) -> Resul
         true => return write_files(&[(path, message)]),
         false => place(path, |file| stream(file, |buf| message.encode_raw(buf))),
     };
-    placed.map_err(|error| Problem::from(error).in_file(path))
+    placed.map_err(|error| Problem::Unwritten(error).in_file(path))
 }
 
 /// Writes a model to `path` as [`write()`] does, and messages that share its weights to theirs: such a weight is converted,
@@ -96,7 +96,7 @@ pub fn write_together(path: &Path, model: &ModelProto, others: &[(&Path, &dyn Ta
 
 /// Writes files, all of them whole before the first gets its name.
 fn write_files(all: &[(&Path, &dyn TakeApart)]) -> Result<(), OnnxError> {
-    let at = |number: usize, error: io::Error| Problem::from(error).in_file(all[number].0);
+    let at = |number: usize, error: io::Error| Problem::Unwritten(error).in_file(all[number].0);
     let messages: Vec<Apart> = all.iter().map(|&(_, message)| Apart::of(message)).collect();
     let mut files = Vec::new();
     for (number, (path, _)) in all.iter().enumerate() {
@@ -117,7 +117,7 @@ pub fn write_with(path: &Path, fill: impl FnOnce(&mut dyn Write) -> io::Result<(
         fill(&mut out)?;
         out.flush()
     });
-    placed.map_err(|error| Problem::from(error).in_file(path))
+    placed.map_err(|error| Problem::Unwritten(error).in_file(path))
 }
 
 /// The whole model as bytes, for engines that take a model from memory.

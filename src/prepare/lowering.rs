@@ -95,11 +95,8 @@ pub fn write_part(draft: &Draft, prepared: &Prepared, index: usize) -> Result<()
     match &prepared.lowered[index] {
         None => draft.write_part(part, model),
         Some(lowered) => {
-            let (models, rest) = rayon::join(
-                || write_models(draft, part, model, lowered),
-                || write_rest(draft, part, lowered), // text, or weights by themselves
-            );
-            models.and(rest)
+            write_models(draft, part, model, lowered)?;
+            write_rest(draft, part, lowered)
         }
     }
 }
@@ -112,6 +109,7 @@ fn write_models(draft: &Draft, part: &Part, model: &Model, lowered: &Lowered) ->
     Ok(onnx::write_together(&draft.path(&part.file), &model.to_proto(), &others)?)
 }
 
+/// What else a part is written as: text, and weights by themselves.
 fn write_rest(draft: &Draft, part: &Part, lowered: &Lowered) -> Result<(), BundleError> {
     for form in &part.lowered {
         let path = draft.path(&form.file);

@@ -1,6 +1,7 @@
 //! The pipeline itself, step by step.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::time::Instant;
 
 use super::trial::{self, Refused, Trial};
 use super::{Options, PrepareError, Prepared, lowering, ranges, script};
@@ -55,40 +56,42 @@ pub fn prepare(
         return Ok(prepared);
     }
     step("trying the target's engine");
+    let deadline = Instant::now() + trial::LIMIT;
     let mut refused = Refused::new();
-    for _ in 0..TRIALS {
-        match trial::compile(&prepared, target) {
+    for trials in 0.. {
+        let warning = match trial::compile(&prepared, target, deadline) {
             Trial::Fine(ran) => {
                 prepared.ran = ran;
-                return Ok(prepared);
+                break;
             }
-            Trial::Failed(error) => {
-                prepared.warnings.push(format!("the bundle does not run on {}: {error}", target.name));
-                return Ok(prepared);
+            Trial::Refused(found) if trials < TRIALS => {
+                refused.extend(found);
+                prepared = attempt(assume, &refused)?;
+                continue;
             }
-            Trial::Refused(found) => refused.extend(found),
-        }
-        prepared = attempt(assume, &refused)?;
-    }
-    match trial::compile(&prepared, target) {
-        Trial::Fine(ran) => prepared.ran = ran,
-        Trial::Failed(error) => {
-            prepared.warnings.push(format!("the bundle does not run on {}: {error}", target.name));
-        }
-        Trial::Refused(found) => {
-            let mut told: Vec<String> =
-                found.iter().map(|(value, said)| format!("what makes {value}: {said}")).collect();
-            told.sort();
-            let more = told.len().saturating_sub(3);
-            told.truncate(3);
-            let rest = if more > 0 { format!("; and {more} more") } else { String::new() };
-            let (name, told) = (&target.name, told.join("; "));
-            prepared
-                .warnings
-                .push(format!("the bundle does not run on {name}: it goes on refusing nodes: {told}{rest}"));
-        }
+            Trial::Refused(found) => goes_on_refusing(&target.name, &found),
+            Trial::Failed(error) => format!("the bundle does not run on {}: {error}", target.name),
+            Trial::Late => format!(
+                "whether {0} takes the bundle was not tried to the end: after {1} s its engine was not done; `porter verify` \
+                 with `-t {0}` and a longer --timeout tells",
+                target.name,
+                trial::LIMIT.as_secs()
+            ),
+        };
+        prepared.warnings.push(warning);
+        break;
     }
     Ok(prepared)
+}
+
+/// What is said of an engine that refuses more each time it is tried.
+fn goes_on_refusing(target: &str, found: &Refused) -> String {
+    let mut told: Vec<String> = found.iter().map(|(value, said)| format!("what makes {value}: {said}")).collect();
+    told.sort();
+    let more = told.len().saturating_sub(3);
+    told.truncate(3);
+    let rest = if more > 0 { format!("; and {more} more") } else { String::new() };
+    format!("the bundle does not run on {target}: it goes on refusing nodes: {}{rest}", told.join("; "))
 }
 
 /// How often parts are made anew without what the target's engine refused.
@@ -295,6 +298,8 @@ fn attempt(mut model: Model, wishes: &Wishes, step: &dyn Fn(&str)) -> Result<Pre
             name => format!("{name} takes no node of this model: everything runs on the CPU"),
         };
         warnings.push(warning);
+    } else if let Some(warning) = little_on_target(&model.graph, &plan, &refusals, target) {
+        warnings.push(warning);
     }
 
     // A model that is not in float32 stays what it is where nothing is lowered.
@@ -349,6 +354,36 @@ fn attempt(mut model: Model, wishes: &Wishes, step: &dyn Fn(&str)) -> Result<Pre
         title: facts.title(),
         original_nodes,
     })
+}
+
+/// Less than this of a model's operations on the target is told.
+const LITTLE: f64 = 0.1;
+
+/// What is said where the target gets almost nothing of a model's work: how much, and the first operators in the way.
+fn little_on_target(graph: &Graph, plan: &Plan, refusals: &HashMap<NodeId, String>, target: &Target) -> Option<String> {
+    let work = |device: Device| -> (f64, usize) {
+        let nodes = plan.parts.iter().filter(|part| part.device == device).flat_map(|part| &part.nodes);
+        nodes.fold((0.0, 0), |(work, count), &id| (work + flops::of(graph, id), count + 1))
+    };
+    let ((here, taken), (there, left)) = (work(Device::Target), work(Device::Cpu));
+    let share = here / (here + there);
+    if target.name == "cpu" || share.is_nan() || share >= LITTLE {
+        return None;
+    }
+    let mut in_the_way: indexmap::IndexMap<&str, &str> = indexmap::IndexMap::new();
+    for (id, node) in graph.nodes() {
+        if let Some(reason) = refusals.get(&id) {
+            in_the_way.entry(&node.op_type).or_insert(reason);
+        }
+    }
+    let first: Vec<String> = in_the_way.iter().take(3).map(|(op, reason)| format!("{op} ({reason})")).collect();
+    let way = if first.is_empty() { String::new() } else { format!(". In the way, first: {}", first.join("; ")) };
+    Some(format!(
+        "{} gets {:.1} % of the model's operations, {taken} of {} nodes{way}",
+        target.name,
+        share * 100.0,
+        taken + left
+    ))
 }
 
 fn cost(target: &Target, head: Head) -> Cost {

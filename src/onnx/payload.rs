@@ -168,7 +168,9 @@ impl Payload {
 /// Converts whole elements, rounding to nearest even; NaN stays NaN. `out` has room for exactly as many.
 fn convert_elements(bytes: &[u8], from: DType, to: DType, out: &mut [u8]) {
     match (from, to) {
-        (DType::Float, DType::Bfloat16) => bfloat16s(bytes, out),
+        (DType::Float, DType::Bfloat16) => {
+            each::<4, 2>(bytes, out, |x| bfloat16_bits(f32::from_le_bytes(x)).to_le_bytes());
+        }
         (DType::Float, DType::Float16) => {
             each::<4, 2>(bytes, out, |x| f16::from_f32(f32::from_le_bytes(x)).to_le_bytes())
         }
@@ -190,30 +192,11 @@ fn widened<const N: usize>(bytes: &[u8], to: DType, out: &mut [u8], read: impl F
 }
 
 /// Converts element by element into room that is there already, since a growing list is not filled by vectors.
-#[inline(always)]
+#[inline]
 fn each<const N: usize, const M: usize>(bytes: &[u8], out: &mut [u8], convert: impl Fn([u8; N]) -> [u8; M]) {
     for (new, &old) in out.as_chunks_mut::<M>().0.iter_mut().zip(bytes.as_chunks::<N>().0) {
         *new = convert(old);
     }
-}
-
-/// float32 as bfloat16, with the widest vectors there are: half of what preparing a large model for such a target takes.
-fn bfloat16s(bytes: &[u8], out: &mut [u8]) {
-    #[inline(always)]
-    fn plain(bytes: &[u8], out: &mut [u8]) {
-        each::<4, 2>(bytes, out, |x| bfloat16_bits(f32::from_le_bytes(x)).to_le_bytes());
-    }
-    #[cfg(target_arch = "x86_64")]
-    #[target_feature(enable = "avx2")]
-    fn wide(bytes: &[u8], out: &mut [u8]) {
-        plain(bytes, out);
-    }
-    #[cfg(target_arch = "x86_64")]
-    if std::arch::is_x86_feature_detected!("avx2") {
-        // SAFETY: the processor has the vectors that the function is made for.
-        return unsafe { wide(bytes, out) };
-    }
-    plain(bytes, out);
 }
 
 /// The bfloat16 nearest to `x`, ties to even, without a branch so that the loop over weights vectorises.

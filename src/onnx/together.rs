@@ -10,7 +10,7 @@ use super::Payload;
 use super::apart::Apart;
 
 /// Bytes of weights that are held at a time: what a processor's own cache takes.
-const TRAY: usize = 1 << 21;
+const TRAY: usize = 1 << 20;
 /// Size of the pages that a file is mapped by.
 const PAGE: usize = 4096;
 /// Most pieces that the system writes in one call.

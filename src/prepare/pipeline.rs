@@ -1,9 +1,8 @@
 //! The pipeline itself, step by step.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::time::Instant;
 
-use super::trial::{self, Refused, Trial};
+use super::trial::{self, Refused};
 use super::{Options, PrepareError, Prepared, lowering, ranges, script};
 use crate::bundle::manifest::{self, Manifest, TensorType};
 use crate::engine::tract::Tract;
@@ -56,46 +55,8 @@ pub fn prepare(
         return Ok(prepared);
     }
     step("trying the target's engine");
-    let deadline = Instant::now() + trial::LIMIT;
-    let mut refused = Refused::new();
-    for trials in 0.. {
-        let warning = match trial::compile(&prepared, target, deadline) {
-            Trial::Fine(ran) => {
-                prepared.ran = ran;
-                break;
-            }
-            Trial::Refused(found) if trials < TRIALS => {
-                refused.extend(found);
-                prepared = attempt(assume, &refused)?;
-                continue;
-            }
-            Trial::Refused(found) => goes_on_refusing(&target.name, &found),
-            Trial::Failed(error) => format!("the bundle does not run on {}: {error}", target.name),
-            Trial::Late => format!(
-                "whether {0} takes the bundle was not tried to the end: after {1} s its engine was not done; `porter verify` \
-                 with `-t {0}` and a longer --timeout tells",
-                target.name,
-                trial::LIMIT.as_secs()
-            ),
-        };
-        prepared.warnings.push(warning);
-        break;
-    }
-    Ok(prepared)
+    trial::settle(prepared, target, &|refused| attempt(assume, refused))
 }
-
-/// What is said of an engine that refuses more each time it is tried.
-fn goes_on_refusing(target: &str, found: &Refused) -> String {
-    let mut told: Vec<String> = found.iter().map(|(value, said)| format!("what makes {value}: {said}")).collect();
-    told.sort();
-    let more = told.len().saturating_sub(3);
-    told.truncate(3);
-    let rest = if more > 0 { format!("; and {more} more") } else { String::new() };
-    format!("the bundle does not run on {target}: it goes on refusing nodes: {}{rest}", told.join("; "))
-}
-
-/// How often parts are made anew without what the target's engine refused.
-const TRIALS: usize = 4;
 
 /// What a model is made ready with.
 struct Wishes<'a> {

@@ -8,24 +8,26 @@
 use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
-use super::{Prepared, check};
+use super::{PrepareError, Prepared, check};
 use crate::engine::{Engine, EngineError, Tensors, samples};
 use crate::graph::{Graph, Model, NodeId, ValueId, freeze};
 use crate::onnx::DType;
 use crate::reach;
 use crate::target::{Reach, Target};
 
+/// How often parts are made anew without what the target's engine refused.
+const TRIALS: usize = 4;
 /// The most nodes that are tried by themselves.
 const TRIED: usize = 96;
 
 /// How long trials of one bundle may take together.
-pub const LIMIT: Duration = Duration::from_secs(90);
+const LIMIT: Duration = Duration::from_secs(90);
 
 /// Nodes that an engine refused, by the name of the first value each makes, with its words.
 pub type Refused = HashMap<String, String>;
 
 /// What a trial came to.
-pub enum Trial {
+enum Trial {
     /// Every part compiles, or nothing here can tell; with what the parts gave, where they were run.
     Fine(Option<Ran>),
     /// These nodes do not.
@@ -47,8 +49,56 @@ pub struct Ran {
     pub approximated: Vec<(String, f64)>,
 }
 
+/// Tries a bundle's parts on the target's engine, and what `again` makes without the nodes that it refused. What is left is
+/// a warning.
+///
+/// # Errors
+/// What `again` gives.
+pub fn settle(
+    mut prepared: Prepared,
+    target: &Target,
+    again: &dyn Fn(&Refused) -> Result<Prepared, PrepareError>,
+) -> Result<Prepared, PrepareError> {
+    let deadline = Instant::now() + LIMIT;
+    let mut refused = Refused::new();
+    for trials in 0.. {
+        let name = &target.name;
+        let warning = match compile(&prepared, target, deadline) {
+            Trial::Fine(ran) => {
+                prepared.ran = ran;
+                break;
+            }
+            Trial::Refused(found) if trials < TRIALS => {
+                refused.extend(found);
+                prepared = again(&refused)?;
+                continue;
+            }
+            Trial::Refused(found) => goes_on_refusing(name, &found),
+            Trial::Failed(error) => format!("the bundle does not run on {name}: {error}"),
+            Trial::Late => format!(
+                "whether {name} takes the bundle was not tried to the end: its engine was not done after {} s; \
+                 `porter verify --target {name} --time-limit SECONDS` gives it longer",
+                LIMIT.as_secs()
+            ),
+        };
+        prepared.warnings.push(warning);
+        break;
+    }
+    Ok(prepared)
+}
+
+/// What is said of an engine that refuses more each time it is tried.
+fn goes_on_refusing(target: &str, found: &Refused) -> String {
+    let mut told: Vec<String> = found.iter().map(|(value, said)| format!("what makes {value}: {said}")).collect();
+    told.sort();
+    let more = told.len().saturating_sub(3);
+    told.truncate(3);
+    let rest = if more > 0 { format!("; and {more} more") } else { String::new() };
+    format!("the bundle does not run on {target}: it goes on refusing nodes: {}{rest}", told.join("; "))
+}
+
 /// Tries the target's parts on its engine, if that is at hand, until the deadline.
-pub fn compile(prepared: &Prepared, target: &Target, deadline: Instant) -> Trial {
+fn compile(prepared: &Prepared, target: &Target, deadline: Instant) -> Trial {
     let parts = prepared.manifest.parts.iter().zip(&prepared.parts);
     // For a target that is the CPU itself, the name tells its parts from the host's.
     let own = parts.filter(|(part, _)| part.device == target.name && !part.name.starts_with("host"));
@@ -78,6 +128,9 @@ pub fn compile(prepared: &Prepared, target: &Target, deadline: Instant) -> Trial
         }
     }
     if refused.is_empty() && matches!(target.reach, Reach::Tract {}) {
+        if is_past(deadline) {
+            return Trial::Late;
+        }
         return match in_a_run(&*engine, prepared, &target.name) {
             Ok(tensors) => {
                 let approximated = target.approximates.iter().map(|(operator, most)| (operator.clone(), *most));

@@ -240,6 +240,21 @@ fn what_a_fault_forces_is_forced_only_where_the_fault_strikes() {
 }
 
 #[test]
+fn onnx_runtime_takes_trees() {
+    let mut build = crate::graph::builder::Build::new();
+    let x = build.input("x", DType::Float, &[3, 2]);
+    let y = build.op("TreeEnsemble", "trees", &[x]);
+    let id = build.graph.producer(y).unwrap();
+    build.graph.node_mut(id).domain = "ai.onnx.ml".into();
+    let model = build.finish(&[y]);
+    let refused = |name: &str| {
+        let target = Target::shipped(name).unwrap();
+        assess(&model, &target, &target.setting(None, None).unwrap()).refused().count()
+    };
+    assert_eq!((refused("ort"), refused("coreml")), (0, 1));
+}
+
+#[test]
 fn an_overlay_adds_to_a_target() {
     let folder = tempfile::tempdir().unwrap();
     let overlay = folder.path().join("overlay.yaml");

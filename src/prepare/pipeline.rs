@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use super::trial::{self, Refused};
-use super::{Options, PrepareError, Prepared, lowering, ranges, script};
+use super::{Options, PrepareError, Prepared, lowering, ranges, script, share};
 use crate::bundle::manifest::{self, Manifest, TensorType};
 use crate::engine::tract::Tract;
 use crate::graph::{Graph, GraphError, Model, Node, NodeId, ValueId, flops, fold, freeze, inline, shapes};
@@ -259,7 +259,7 @@ fn attempt(mut model: Model, wishes: &Wishes, step: &dyn Fn(&str)) -> Result<Pre
             name => format!("{name} takes no node of this model: everything runs on the CPU"),
         };
         warnings.push(warning);
-    } else if let Some(warning) = little_on_target(&model.graph, &plan, &refusals, target) {
+    } else if let Some(warning) = share::little(&model.graph, &plan, &refusals, target) {
         warnings.push(warning);
     }
 
@@ -315,36 +315,6 @@ fn attempt(mut model: Model, wishes: &Wishes, step: &dyn Fn(&str)) -> Result<Pre
         title: facts.title(),
         original_nodes,
     })
-}
-
-/// Less than this of a model's operations on the target is told.
-const LITTLE: f64 = 0.1;
-
-/// What is said where the target gets almost nothing of a model's work: how much, and the first operators in the way.
-fn little_on_target(graph: &Graph, plan: &Plan, refusals: &HashMap<NodeId, String>, target: &Target) -> Option<String> {
-    let work = |device: Device| -> (f64, usize) {
-        let nodes = plan.parts.iter().filter(|part| part.device == device).flat_map(|part| &part.nodes);
-        nodes.fold((0.0, 0), |(work, count), &id| (work + flops::of(graph, id), count + 1))
-    };
-    let ((here, taken), (there, left)) = (work(Device::Target), work(Device::Cpu));
-    let share = here / (here + there);
-    if target.name == "cpu" || share.is_nan() || share >= LITTLE {
-        return None;
-    }
-    let mut in_the_way: indexmap::IndexMap<&str, &str> = indexmap::IndexMap::new();
-    for (id, node) in graph.nodes() {
-        if let Some(reason) = refusals.get(&id) {
-            in_the_way.entry(&node.op_type).or_insert(reason);
-        }
-    }
-    let first: Vec<String> = in_the_way.iter().take(3).map(|(op, reason)| format!("{op} ({reason})")).collect();
-    let way = if first.is_empty() { String::new() } else { format!(". In the way, first: {}", first.join("; ")) };
-    Some(format!(
-        "{} gets {:.1} % of the model's operations, {taken} of {} nodes{way}",
-        target.name,
-        share * 100.0,
-        taken + left
-    ))
 }
 
 fn cost(target: &Target, head: Head) -> Cost {

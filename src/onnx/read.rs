@@ -63,7 +63,8 @@ impl ModelFile {
         self.hash(&mut |_| ())
     }
 
-    /// Starts to hash the file in a thread of its own: hashing a large model takes longer than preparing it.
+    /// Starts to hash the file in a thread of its own: hashing a large model takes longer than preparing it. The caller
+    /// fetches half of the file's pages meanwhile: to fetch them all would hold up the hash, for which everything waits.
     pub fn digest(&self) -> Digest {
         let (hashed, pieces) = std::sync::mpsc::channel();
         let file = self.clone();
@@ -72,6 +73,7 @@ impl ModelFile {
             mapped::give_back_of(&file.bytes);
             digest
         });
+        mapped::bring(&self.bytes[self.bytes.len() / 2..]);
         Digest { thread, pieces }
     }
 

@@ -37,7 +37,7 @@ impl<'a> Apart<'a> {
     }
 
     /// How many bytes the whole message has.
-    pub fn len(&self) -> usize {
+    pub fn size(&self) -> usize {
         self.bytes.len() + self.weights.iter().map(|(_, weight)| weight.len()).sum::<usize>()
     }
 

@@ -22,7 +22,7 @@ const PIECES: usize = 512;
 /// The first file that cannot be written, by its number, and what the system says.
 pub(super) fn fill(files: &mut [&mut File], messages: &[Apart<'_>]) -> Result<(), (usize, io::Error)> {
     for (file, message) in files.iter().zip(messages) {
-        claim(file, message.len() as u64);
+        claim(file, message.size() as u64);
     }
     let weights = shared(messages);
     let mut tray = vec![0; if weights.iter().all(|weight| is_view(&weight.payload)) { 0 } else { TRAY }];
@@ -39,7 +39,7 @@ pub(super) fn fill(files: &mut [&mut File], messages: &[Apart<'_>]) -> Result<()
         left = later;
     }
     for (number, (file, message)) in files.iter_mut().zip(messages).enumerate() {
-        let at = message.len() - message.rest().len();
+        let at = message.size() - message.rest().len();
         write_at(file, at as u64, vec![message.rest()]).map_err(|error| (number, error))?;
     }
     Ok(())

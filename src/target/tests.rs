@@ -231,8 +231,8 @@ fn what_a_fault_forces_is_forced_only_where_the_fault_strikes() {
     let model = model("yolo26l");
     let computes = |version: &str| {
         let setting = target.setting(None, Some(version)).unwrap();
-        let assessment = assess(&model, &target, &setting);
-        let policy = policy(&model, &target, &setting, &assessment, Wishes::default()).unwrap();
+        let assessment = assess(&model, target, &setting);
+        let policy = policy(&model, target, &setting, &assessment, Wishes::default()).unwrap();
         (policy.compute, policy.why.contains("N8"))
     };
     assert_eq!(computes("2.27"), (DType::Float, true));
@@ -249,7 +249,7 @@ fn onnx_runtime_takes_trees() {
     let model = build.finish(&[y]);
     let refused = |name: &str| {
         let target = Target::shipped(name).unwrap();
-        assess(&model, &target, &target.setting(None, None).unwrap()).refused().count()
+        assess(&model, target, &target.setting(None, None).unwrap()).refused().count()
     };
     assert_eq!((refused("ort"), refused("coreml")), (0, 1));
 }

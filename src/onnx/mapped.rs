@@ -39,45 +39,14 @@ pub fn give_back() {
     }
 }
 
-/// Larger parts are not brought: their first pages might be gone again before anyone reads them.
-#[cfg(target_os = "linux")]
-const BROUGHT: usize = 1 << 30;
-
-/// Brings a part of a mapped file into memory in one step. It is advice: where the system cannot, pages come when they are
-/// read.
-#[cfg(target_os = "linux")]
-pub(super) fn bring(part: &[u8]) {
-    if part.len() <= BROUGHT {
-        on_map(part, |map, begin| drop(map.advise_range(memmap2::Advice::PopulateRead, begin, part.len())));
-    }
-}
-
-/// Brings nothing: how is only known on Linux.
-#[cfg(not(target_os = "linux"))]
-pub(super) fn bring(_part: &[u8]) {}
-
 /// Gives the memory back in which a part of a mapped file stands; bytes of another kind stay where they are.
-#[cfg(unix)]
 pub(super) fn give_back_of(part: &[u8]) {
-    on_map(part, |map, begin| {
-        // SAFETY: as in `give_back`; the range lies in the map.
-        let _ = unsafe { map.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, begin, part.len()) };
-    });
-}
-
-/// Gives nothing back: how is only known on Unix.
-#[cfg(not(unix))]
-pub(super) fn give_back_of(_part: &[u8]) {}
-
-/// Does something to the map in which a part of a mapped file stands, with the place where it begins there.
-#[cfg(unix)]
-fn on_map(part: &[u8], act: impl Fn(&Mmap, usize)) {
-    let maps: Vec<Arc<Mmap>> =
-        MAPS.lock().unwrap_or_else(PoisonError::into_inner).iter().filter_map(Weak::upgrade).collect();
-    for map in maps {
+    #[cfg(unix)]
+    for map in MAPS.lock().unwrap_or_else(PoisonError::into_inner).iter().filter_map(Weak::upgrade) {
         let begin = (part.as_ptr() as usize).wrapping_sub(map.as_ptr() as usize);
         if begin < map.len() && part.len() <= map.len() - begin {
-            act(&map, begin);
+            // SAFETY: as in `give_back`; the range lies in the map.
+            let _ = unsafe { map.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, begin, part.len()) };
         }
     }
 }
@@ -99,8 +68,6 @@ mod tests {
         assert_eq!(bytes, content);
         give_back_of(&bytes[8192..100_000]);
         give_back_of(b"not mapped");
-        bring(&bytes[200_000..]);
-        bring(b"not mapped");
         assert_eq!(bytes, content);
     }
 }

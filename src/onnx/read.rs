@@ -63,8 +63,7 @@ impl ModelFile {
         self.hash(&mut |_| ())
     }
 
-    /// Starts to hash the file in a thread of its own: hashing a large model takes longer than preparing it. The caller
-    /// fetches half of the file's pages meanwhile: to fetch them all would hold up the hash, for which everything waits.
+    /// Starts to hash the file in a thread of its own: hashing a large model takes longer than preparing it.
     pub fn digest(&self) -> Digest {
         let (hashed, pieces) = std::sync::mpsc::channel();
         let file = self.clone();
@@ -73,7 +72,6 @@ impl ModelFile {
             mapped::give_back_of(&file.bytes);
             digest
         });
-        mapped::bring(&self.bytes[self.bytes.len() / 2..]);
         Digest { thread, pieces }
     }
 

@@ -358,9 +358,23 @@ fn a_folder_without_write_permission() {
         assert_eq!(code, 0, "{stderr}");
         return;
     }
-    assert_eq!(code, 2, "{stderr}");
+    assert_eq!(code, 3, "{stderr}");
     assert!(stderr.contains("cannot be written") && stderr.contains("out.onnx"), "{stderr}");
     assert_eq!(listing(&closed).len(), 0);
+}
+
+/// Not even root makes a file in /sys.
+#[test]
+#[cfg(target_os = "linux")]
+fn a_place_that_cannot_be_written_to_is_no_bad_input() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = folder.path().join("model.onnx");
+    fs::write(&model, encode(&small())).unwrap();
+    for command in [vec!["strip"], vec!["hydrate"], vec!["lower"], vec!["prepare", "-t", "ort", "--no-check"]] {
+        let (code, _, stderr) = run(porter().args(&command).arg(&model).args(["-o", "/sys/porter-test"]));
+        assert_eq!(code, 3, "{command:?}: {stderr}");
+        assert!(stderr.contains("/sys"), "{command:?}: {stderr}");
+    }
 }
 
 #[test]

@@ -190,6 +190,29 @@ fn what_the_engine_of_the_target_refuses_to_run_goes_to_the_host() {
     let mut run = common::porter();
     let done = run.arg("run").arg(&output).output().unwrap();
     assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    // Both kinds of parts run on the CPU; the screen tells them apart.
+    let told = prepare(&path, "cpu", &output, &[]).stdout;
+    let told = String::from_utf8_lossy(&told);
+    let runs_on = |device: &str| told.lines().filter(|line| line.contains(&format!(" {device}   "))).count();
+    assert_eq!((runs_on("tract"), runs_on("host")), (1, 1), "{told}");
+}
+
+#[test]
+fn little_work_on_the_target_is_told_with_what_is_in_the_way() {
+    let folder = tempfile::tempdir().unwrap();
+    let (path, output) = (folder.path().join("double.onnx"), folder.path().join("bundle"));
+    let text = r#"<ir_version: 10, opset_import: ["" : 18]>
+        g (double[2048,2048] x, float[768,768] z) => (double[2048,2048] y, float[768,768] m)
+        { y = MatMul(x, x)  m = MatMul(z, z) }"#;
+    porter::onnx::write(&path, &porter::text::parse_model(text).unwrap().to_proto()).unwrap();
+    let told = |target: &str| {
+        let done = prepare(&path, target, &output, &["--no-check"]);
+        assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+        String::from_utf8_lossy(&done.stderr).into_owned()
+    };
+    let warning = "neuron gets 5.0 % of the model's operations, 1 of 2 nodes. In the way, first: MatMul (";
+    assert!(told("neuron").contains(warning), "{}", told("neuron"));
+    assert!(!told("ort").contains("operations"), "{}", told("ort"));
 }
 
 #[test]

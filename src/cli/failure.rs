@@ -53,6 +53,16 @@ impl Failure {
         Self::plain(3, message, None)
     }
 
+    /// What could not be written: the user named a place that cannot be (exit code 2), or the place is closed, full or
+    /// broken (3).
+    pub fn unwritten(message: impl std::fmt::Display, error: &std::io::Error) -> Self {
+        use std::io::ErrorKind::{InvalidFilename, IsADirectory, NotADirectory, NotFound};
+        match error.kind() {
+            InvalidFilename | IsADirectory | NotADirectory | NotFound => Self::input(message),
+            _ => Self::environment(message),
+        }
+    }
+
     /// The same failure with the next step said.
     pub fn help(self, help: impl std::fmt::Display) -> Self {
         Self { place: self.place, ..Self::plain(self.code, self.report, Some(&help.to_string())) }
@@ -102,15 +112,14 @@ fn underlined(diagnostic: &dyn Diagnostic) -> Option<String> {
 
 impl From<crate::onnx::OnnxError> for Failure {
     fn from(error: crate::onnx::OnnxError) -> Self {
-        use std::io::ErrorKind::{OutOfMemory, QuotaExceeded, StorageFull};
+        use crate::onnx::Problem;
         let inside = error.problem.place().map(|place| format!(": {place}")).unwrap_or_default();
         let place = format!("{}{inside}", error.file.display());
         // Names come from the file: one with a line break would make two lines of one.
         let told = screen::one_line(&error.to_string());
         match &error.problem {
-            crate::onnx::Problem::Io(io) if matches!(io.kind(), StorageFull | QuotaExceeded | OutOfMemory) => {
-                Self::environment(told).at(place)
-            }
+            Problem::Unwritten(io) => Self::unwritten(told, io).at(place),
+            Problem::Io(io) if io.kind() == std::io::ErrorKind::OutOfMemory => Self::environment(told).at(place),
             _ => Self::input(told).at(place),
         }
     }

@@ -7,7 +7,7 @@
 //! | 0 | fine |
 //! | 1 | the check failed: something is not what it should be |
 //! | 2 | bad input: arguments, a model, a rule or a target file |
-//! | 3 | the environment lacks something: an engine, a library, a disk with room |
+//! | 3 | the environment lacks something: an engine, a library, a disk with room, the right to write |
 //! | 4 | inconclusive: a limit was reached before an answer |
 //!
 //! With `--json` there is one document on standard output however a command ends: its result, or

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use super::{Failure, Outcome, progress::Progress, rules, screen, sizes::Sizes, targets};
+use crate::bundle::manifest::Part;
 use crate::bundle::{BundleError, Draft, Manifest, TextFile};
 use crate::compare::Verdict;
 use crate::engine::Tensors;
@@ -81,11 +82,7 @@ pub fn run(args: Args) -> Outcome {
     let start = Instant::now();
     let progress = Progress::new(args.json);
     let file = ModelFile::open(&args.model)?;
-    // Hashing a large model takes longer than preparing it, so it is started first and both go on at once.
-    let digest = std::thread::spawn({
-        let file = file.clone();
-        move || file.sha256()
-    });
+    let digest = file.digest(); // goes on beside everything else
     let targets = targets::load(args.targets.as_deref())?;
     let target = targets.get(&args.target).map_err(Failure::diagnostic)?;
     let rules = rules::load(args.rules.as_deref())?;
@@ -162,7 +159,7 @@ pub fn run(args: Args) -> Outcome {
         checked = Some(outcome);
     }
     prepared.manifest.model.sha256 =
-        digest.join().map_err(|_| Failure::environment("the thread that hashes the model ended early"))?;
+        digest.finish().ok_or_else(|| Failure::environment("the thread that hashes the model ended early"))?;
     let mut files = prepared.files.clone();
     files.push(TextFile { name: "report.md".into(), text: report::markdown(&prepared.manifest), executable: false });
     draft.finish(&mut prepared.manifest, &files).map_err(bundle_failure)?;
@@ -197,7 +194,7 @@ fn samples(args: &Args, model: &Model, options: &Options) -> Result<Vec<Tensors>
 
 fn bundle_failure(error: BundleError) -> Failure {
     match error {
-        BundleError::Io { .. } => Failure::environment(error),
+        BundleError::Io { ref source, .. } => Failure::unwritten(&error, source),
         BundleError::Onnx(error) => Failure::from(error),
         BundleError::NotOurs { ref path } | BundleError::Foreign { ref path, .. } => {
             let place = path.display().to_string();
@@ -257,7 +254,7 @@ fn summary(args: &Args, folder: &Path, prepared: &Prepared, checked: Option<&che
             &format!(
                 "{} {}   {} nodes   {} -> {}",
                 index + 1,
-                part.device,
+                runs_on(m, part),
                 part.nodes.len(),
                 shortened(&inputs, args.explain),
                 shortened(&outputs, args.explain)
@@ -282,6 +279,15 @@ fn summary(args: &Args, folder: &Path, prepared: &Prepared, checked: Option<&che
         "wrote",
         &format!("{}/   ({}, {:.1} s)", folder.display(), screen::bytes(size), start.elapsed().as_secs_f64()),
     );
+}
+
+/// Where a part runs. For a target that is the CPU itself, tract's parts and the host's are told apart.
+fn runs_on<'a>(m: &Manifest, part: &'a Part) -> &'a str {
+    match (m.target.as_str(), part.name.starts_with("host")) {
+        ("cpu", true) => "host",
+        ("cpu", false) => "tract",
+        _ => &part.device,
+    }
 }
 
 /// The names, of many only the first, unless `all` are asked for.

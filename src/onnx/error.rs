@@ -18,6 +18,8 @@ pub struct OnnxError {
 pub enum Problem {
     #[error("{0}")]
     Io(#[from] std::io::Error),
+    #[error("{0}")]
+    Unwritten(std::io::Error),
     #[error("not an ONNX model: {0}")]
     NotOnnx(String),
     #[error("the file is cut short: at least {missing} more bytes must follow; was it copied whole?")]

@@ -39,6 +39,18 @@ pub fn give_back() {
     }
 }
 
+/// Gives the memory back in which a part of a mapped file stands; bytes of another kind stay where they are.
+pub(super) fn give_back_of(part: &[u8]) {
+    #[cfg(unix)]
+    for map in MAPS.lock().unwrap_or_else(PoisonError::into_inner).iter().filter_map(Weak::upgrade) {
+        let begin = (part.as_ptr() as usize).wrapping_sub(map.as_ptr() as usize);
+        if begin < map.len() && part.len() <= map.len() - begin {
+            // SAFETY: as in `give_back`; the range lies in the map.
+            let _ = unsafe { map.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, begin, part.len()) };
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -53,6 +65,9 @@ mod tests {
         assert_eq!(bytes, content);
         give_back();
         assert_eq!(part, content[4096..8192]);
+        assert_eq!(bytes, content);
+        give_back_of(&bytes[8192..100_000]);
+        give_back_of(b"not mapped");
         assert_eq!(bytes, content);
     }
 }

@@ -33,6 +33,13 @@ pub struct Converted {
     to: DType,
 }
 
+impl Converted {
+    /// Bytes of an element before and after.
+    fn widths(&self) -> (usize, usize) {
+        (self.from.bits() / 8, self.to.bits() / 8)
+    }
+}
+
 impl Default for Payload {
     fn default() -> Self {
         Payload::Bytes(Bytes::new())
@@ -93,50 +100,102 @@ impl Payload {
             Payload::Bytes(bytes) => take(bytes),
             Payload::Fill(fill) => fill.for_each_chunk(CHUNK, take),
             Payload::Converted(c) => {
-                let width = c.from.bits() / 8;
-                let mut out = Vec::with_capacity(CHUNK * 8);
+                let (width, new_width) = c.widths();
+                let mut room = vec![0; CHUNK * new_width];
                 c.source.for_each_chunk(&mut |bytes| {
                     for piece in bytes.chunks(CHUNK * width) {
-                        out.clear();
-                        convert_elements(piece, c.from, c.to, &mut out);
-                        take(&out);
+                        let out = &mut room[..piece.len() / width * new_width];
+                        convert_elements(piece, c.from, c.to, out);
+                        take(out);
                     }
                 });
             }
         }
     }
-}
 
-/// Converts whole elements, rounding to nearest even; NaN stays NaN.
-fn convert_elements(bytes: &[u8], from: DType, to: DType, out: &mut Vec<u8>) {
-    match (from, to) {
-        (DType::Float, DType::Bfloat16) => halve(bytes, out, bfloat16_bits),
-        (DType::Float, DType::Float16) => halve(bytes, out, |x| f16::from_f32(x).to_bits()),
-        _ => {
-            let mut push = |x: f64| match to {
-                DType::Float => out.extend((x as f32).to_le_bytes()),
-                DType::Double => out.extend(x.to_le_bytes()),
-                DType::Float16 => out.extend(f16::from_f64(x).to_le_bytes()),
-                _ => out.extend(half::bf16::from_f64(x).to_le_bytes()),
-            };
-            match from {
-                DType::Float => bytes.as_chunks::<4>().0.iter().for_each(|&e| push(f32::from_le_bytes(e) as f64)),
-                DType::Double => bytes.as_chunks::<8>().0.iter().for_each(|&e| push(f64::from_le_bytes(e))),
-                DType::Float16 => bytes.as_chunks::<2>().0.iter().for_each(|&e| push(f16::from_le_bytes(e).to_f64())),
-                _ => bytes.as_chunks::<2>().0.iter().for_each(|&e| push(half::bf16::from_le_bytes(e).to_f64())),
+    /// Puts the bytes into `out`, which is as long as they are.
+    pub(super) fn copy_to(&self, out: &mut [u8]) {
+        if let Payload::Converted(c) = self
+            && let Payload::Bytes(source) = &c.source
+        {
+            return convert_elements(source, c.from, c.to, out);
+        }
+        let mut rest = out;
+        self.for_each_chunk(&mut |chunk| {
+            rest.split_off_mut(..chunk.len()).into_iter().for_each(|room| room.copy_from_slice(chunk));
+        });
+    }
+
+    /// The bytes from `start`, a multiple of 64, to `end`, a multiple of 64 or the length.
+    pub(super) fn part(&self, start: usize, end: usize) -> Self {
+        match self {
+            Payload::Bytes(bytes) => Payload::Bytes(bytes.slice(start..end)),
+            Payload::Fill(fill) => {
+                let element = |byte: usize| (byte * 8 / fill.dtype.bits()).min(fill.count);
+                let seed = fill.seed.wrapping_add(element(start) as u64);
+                Payload::Fill(Fill { seed, count: element(end) - element(start), ..fill.clone() })
             }
+            Payload::Converted(c) => {
+                let (width, new_width) = c.widths();
+                let source = c.source.part(start / new_width * width, end / new_width * width);
+                Payload::Converted(Box::new(Converted { source, ..**c }))
+            }
+        }
+    }
+
+    /// Where in memory the bytes come from, and how many those are: the same for two that are one.
+    pub(super) fn origin(&self) -> (usize, usize) {
+        match self {
+            Payload::Bytes(bytes) => (bytes.as_ptr() as usize, bytes.len()),
+            Payload::Fill(fill) => (fill.seed as usize, fill.count),
+            Payload::Converted(c) => c.source.origin(),
+        }
+    }
+
+    /// Whether both are one and the same, without a look at the bytes.
+    pub(super) fn is_as(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Payload::Bytes(_), Payload::Bytes(_)) => self.origin() == other.origin(),
+            (Payload::Fill(one), Payload::Fill(other)) => one == other,
+            (Payload::Converted(one), Payload::Converted(other)) => {
+                (one.from, one.to) == (other.from, other.to) && one.source.is_as(&other.source)
+            }
+            _ => false,
         }
     }
 }
 
-/// Appends each float32 as 16 bits. Into room that is there already, since a growing list is not filled by vectors.
+/// Converts whole elements, rounding to nearest even; NaN stays NaN. `out` has room for exactly as many.
+fn convert_elements(bytes: &[u8], from: DType, to: DType, out: &mut [u8]) {
+    match (from, to) {
+        (DType::Float, DType::Bfloat16) => {
+            each::<4, 2>(bytes, out, |x| bfloat16_bits(f32::from_le_bytes(x)).to_le_bytes());
+        }
+        (DType::Float, DType::Float16) => {
+            each::<4, 2>(bytes, out, |x| f16::from_f32(f32::from_le_bytes(x)).to_le_bytes())
+        }
+        (DType::Float, _) => widened::<4>(bytes, to, out, |x| f32::from_le_bytes(x) as f64),
+        (DType::Double, _) => widened::<8>(bytes, to, out, f64::from_le_bytes),
+        (DType::Float16, _) => widened::<2>(bytes, to, out, |x| f16::from_le_bytes(x).to_f64()),
+        _ => widened::<2>(bytes, to, out, |x| half::bf16::from_le_bytes(x).to_f64()),
+    }
+}
+
+/// Converts by way of float64, which holds what every float type holds.
+fn widened<const N: usize>(bytes: &[u8], to: DType, out: &mut [u8], read: impl Fn([u8; N]) -> f64) {
+    match to {
+        DType::Float => each::<N, 4>(bytes, out, |x| (read(x) as f32).to_le_bytes()),
+        DType::Double => each::<N, 8>(bytes, out, |x| read(x).to_le_bytes()),
+        DType::Float16 => each::<N, 2>(bytes, out, |x| f16::from_f64(read(x)).to_le_bytes()),
+        _ => each::<N, 2>(bytes, out, |x| half::bf16::from_f64(read(x)).to_le_bytes()),
+    }
+}
+
+/// Converts element by element into room that is there already, since a growing list is not filled by vectors.
 #[inline]
-fn halve(bytes: &[u8], out: &mut Vec<u8>, bits: impl Fn(f32) -> u16) {
-    let begin = out.len();
-    out.resize(begin + bytes.len() / 2, 0);
-    let room = out[begin..].as_chunks_mut::<2>().0;
-    for (half, &float) in room.iter_mut().zip(bytes.as_chunks::<4>().0) {
-        *half = bits(f32::from_le_bytes(float)).to_le_bytes();
+fn each<const N: usize, const M: usize>(bytes: &[u8], out: &mut [u8], convert: impl Fn([u8; N]) -> [u8; M]) {
+    for (new, &old) in out.as_chunks_mut::<M>().0.iter_mut().zip(bytes.as_chunks::<N>().0) {
+        *new = convert(old);
     }
 }
 

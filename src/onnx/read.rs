@@ -10,7 +10,7 @@ use super::external::Folder;
 use super::proto::{
     AttributeProto, GraphProto, LOCATION_EXTERNAL, ModelProto, NodeProto, SparseTensorProto, TensorProto,
 };
-use super::{DType, OnnxError, Payload, Problem, TensorError, fill, look};
+use super::{DType, OnnxError, Payload, Problem, TensorError, fill, look, mapped};
 
 /// The oldest opset of ai.onnx that porter reads.
 pub const OLDEST_OPSET: i64 = 11;
@@ -60,8 +60,50 @@ impl ModelFile {
 
     /// SHA-256 of the file itself (not of external data), in hexadecimal.
     pub fn sha256(&self) -> String {
+        self.hash(&mut |_| ())
+    }
+
+    /// Starts to hash the file in a thread of its own: hashing a large model takes longer than preparing it.
+    pub fn digest(&self) -> Digest {
+        let (hashed, pieces) = std::sync::mpsc::channel();
+        let file = self.clone();
+        let thread = std::thread::spawn(move || {
+            let digest = file.hash(&mut |piece| drop(hashed.send(piece)));
+            mapped::give_back_of(&file.bytes);
+            digest
+        });
+        Digest { thread, pieces }
+    }
+
+    /// The hash, where `done` is given each piece behind which it is.
+    fn hash(&self, done: &mut dyn FnMut(Bytes)) -> String {
         use sha2::Digest;
-        sha2::Sha256::digest(&self.bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+        let mut hash = sha2::Sha256::new();
+        for start in (0..self.bytes.len()).step_by(HASHED) {
+            let piece = self.bytes.slice(start..self.bytes.len().min(start + HASHED));
+            hash.update(&piece);
+            done(piece);
+        }
+        hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+}
+
+/// Bytes that are hashed at a time.
+const HASHED: usize = 1 << 23;
+
+/// A hash that is being made.
+#[derive(Debug)]
+pub struct Digest {
+    thread: std::thread::JoinHandle<String>,
+    pieces: std::sync::mpsc::Receiver<Bytes>,
+}
+
+impl Digest {
+    /// The hash, once it is there; none where its thread ended early. Who asks is done with the file: while the hash goes
+    /// on, the memory is given back that it is done with, which would cost as much time afterwards.
+    pub fn finish(self) -> Option<String> {
+        self.pieces.iter().for_each(|piece| mapped::give_back_of(&piece));
+        self.thread.join().ok()
     }
 }
 

@@ -101,6 +101,11 @@ macro_rules! message {
     (@encode rep $kind:ident $tag:literal $v:expr, $buf:expr) => { prost::encoding::$kind::encode_repeated($tag, &$v, $buf) };
     (@encode packed $kind:ident $tag:literal $v:expr, $buf:expr) => { prost::encoding::$kind::encode_packed($tag, &$v, $buf) };
 
+    (@apart opt payload $tag:literal $v:expr, $out:expr) => { if let Some(v) = &$v { $out.weight($tag, v) } };
+    (@apart opt message $tag:literal $v:expr, $out:expr) => { if let Some(v) = &$v { $out.message($tag, v) } };
+    (@apart rep message $tag:literal $v:expr, $out:expr) => { for v in &$v { $out.message($tag, v) } };
+    (@apart $label:ident $kind:ident $tag:literal $v:expr, $out:expr) => { message!(@encode $label $kind $tag $v, $out.bytes()) };
+
     (@len opt payload $tag:literal $v:expr) => { $v.as_ref().map_or(0, |v| crate::onnx::payload::encoded_len($tag, v)) };
     (@len opt $kind:ident $tag:literal $v:expr) => { $v.as_ref().map_or(0, |v| prost::encoding::$kind::encoded_len($tag, v)) };
     (@len rep $kind:ident $tag:literal $v:expr) => { prost::encoding::$kind::encoded_len_repeated($tag, &$v) };
@@ -147,6 +152,13 @@ macro_rules! message {
             }
             fn clear(&mut self) {
                 *self = Self::default();
+            }
+        }
+
+        impl crate::onnx::TakeApart for $name {
+            fn take_apart<'a>(&'a self, out: &mut crate::onnx::Apart<'a>) {
+                $( message!(@apart $label $kind $tag self.$field, out); )*
+                out.bytes().extend_from_slice(&self.unknown);
             }
         }
     )* };

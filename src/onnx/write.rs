@@ -11,7 +11,7 @@ use prost::Message;
 
 use super::proto::{LOCATION_EXTERNAL, ModelProto, StringStringEntryProto, TensorProto};
 use super::read::try_for_each_tensor;
-use super::{OnnxError, Problem};
+use super::{Apart, OnnxError, Problem, TakeApart, together};
 use crate::scratch::{ScratchFile, ScratchFolder};
 
 /// The most bytes a protobuf message may have, less room for the fields around the tensors.
@@ -28,9 +28,9 @@ pub fn write(path: &Path, model: &ModelProto) -> Result<(), OnnxError> {
 
 /// As [`write()`], with the size in bytes beyond which weights go to a data file given.
 pub fn write_with_limit(path: &Path, model: &ModelProto, limit: usize) -> Result<(), OnnxError> {
-    let at = |error: io::Error| Problem::from(error).in_file(path);
+    let at = |error: io::Error| Problem::Unwritten(error).in_file(path);
     if model.encoded_len() <= limit {
-        return place(path, |file| stream(file, |buf| model.encode_raw(buf))).map_err(at);
+        return write_message(path, model);
     }
     let mut data_path = path.as_os_str().to_owned();
     data_path.push(".data");
@@ -47,7 +47,7 @@ pub fn write_with_limit(path: &Path, model: &ModelProto, limit: usize) -> Result
             let Ok(()) = outcome;
         })
     })
-    .map_err(|error| Problem::from(error).in_file(data_path))?;
+    .map_err(|error| Problem::Unwritten(error).in_file(data_path))?;
     // Both files are whole before either gets its name.
     let main = fill_beside(path, |file| stream(file, |buf| slim.encode_raw(buf))).map_err(at)?;
     place_both(data, data_path, main, path)
@@ -56,7 +56,7 @@ pub fn write_with_limit(path: &Path, model: &ModelProto, limit: usize) -> Result
 /// Gives a model's two files their names: both, or neither. What stood under the data file's name is put back where the
 /// model itself cannot be placed, for an older model there still reads it.
 fn place_both(data: ScratchFile, data_path: &Path, main: ScratchFile, path: &Path) -> Result<(), OnnxError> {
-    let told = |error: io::Error, path: &Path| Problem::from(error).in_file(path);
+    let told = |error: io::Error, path: &Path| Problem::Unwritten(error).in_file(path);
     let folder = match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),
@@ -74,10 +74,40 @@ fn place_both(data: ScratchFile, data_path: &Path, main: ScratchFile, path: &Pat
     })
 }
 
-/// Writes any message to `path`, whole or not at all.
-pub fn write_message(path: &Path, message: &impl Message) -> Result<(), OnnxError> {
-    let placed = place(path, |file| stream(file, |buf| message.encode_raw(buf)));
-    placed.map_err(|error| Problem::from(error).in_file(path))
+/// Writes any message to `path`, whole or not at all. What is no regular file is written to front to back.
+pub fn write_message(path: &Path, message: &(impl Message + TakeApart)) -> Result<(), OnnxError> {
+    let placed = match is_regular(path) {
+        true => return write_files(&[(path, message)]),
+        false => place(path, |file| stream(file, |buf| message.encode_raw(buf))),
+    };
+    placed.map_err(|error| Problem::Unwritten(error).in_file(path))
+}
+
+/// Writes a model to `path` as [`write()`] does, and messages that share its weights to theirs: such a weight is converted,
+/// or drawn, once.
+pub fn write_together(path: &Path, model: &ModelProto, others: &[(&Path, &dyn TakeApart)]) -> Result<(), OnnxError> {
+    if model.encoded_len() > PROTOBUF_LIMIT {
+        write(path, model)?;
+        return write_files(others);
+    }
+    let all: Vec<(&Path, &dyn TakeApart)> = std::iter::once((path, model as _)).chain(others.iter().copied()).collect();
+    write_files(&all)
+}
+
+/// Writes files, all of them whole before the first gets its name.
+fn write_files(all: &[(&Path, &dyn TakeApart)]) -> Result<(), OnnxError> {
+    let at = |number: usize, error: io::Error| Problem::Unwritten(error).in_file(all[number].0);
+    let messages: Vec<Apart> = all.iter().map(|&(_, message)| Apart::of(message)).collect();
+    let mut files = Vec::new();
+    for (number, (path, _)) in all.iter().enumerate() {
+        files.push(new_beside(path).map_err(|error| at(number, error))?);
+    }
+    let mut open: Vec<&mut File> = files.iter_mut().map(ScratchFile::file).collect();
+    together::fill(&mut open, &messages).map_err(|(number, error)| at(number, error))?;
+    for (number, (file, (path, _))) in files.into_iter().zip(all).enumerate() {
+        file.persist(path).map_err(|error| at(number, error))?;
+    }
+    Ok(())
 }
 
 /// Writes what `fill` gives to `path`, whole or not at all.
@@ -87,7 +117,7 @@ pub fn write_with(path: &Path, fill: impl FnOnce(&mut dyn Write) -> io::Result<(
         fill(&mut out)?;
         out.flush()
     });
-    placed.map_err(|error| Problem::from(error).in_file(path))
+    placed.map_err(|error| Problem::Unwritten(error).in_file(path))
 }
 
 /// The whole model as bytes, for engines that take a model from memory.
@@ -121,10 +151,15 @@ fn move_out(tensor: &mut TensorProto, location: &str, offset: u64, buf: &mut imp
     start + payload.len() as u64
 }
 
+/// Whether a file that is written whole and then named can stand at `path`.
+fn is_regular(path: &Path) -> bool {
+    !std::fs::metadata(path).is_ok_and(|meta| !meta.is_file() && !meta.is_dir())
+}
+
 /// Puts a whole file at `path`, or nothing. What is no regular file (a pipe, `/dev/stdout`) is written to as it is, since
 /// renaming would put a file in its place.
 fn place(path: &Path, fill: impl FnOnce(&mut File) -> io::Result<()>) -> io::Result<()> {
-    if std::fs::metadata(path).is_ok_and(|meta| !meta.is_file() && !meta.is_dir()) {
+    if !is_regular(path) {
         return fill(&mut File::options().write(true).open(path)?);
     }
     fill_beside(path, fill)?.persist(path)
@@ -132,6 +167,13 @@ fn place(path: &Path, fill: impl FnOnce(&mut File) -> io::Result<()>) -> io::Res
 
 /// Fills a temporary file in the folder of `path`, which goes away unless it is given a name.
 fn fill_beside(path: &Path, fill: impl FnOnce(&mut File) -> io::Result<()>) -> io::Result<ScratchFile> {
+    let mut temporary = new_beside(path)?;
+    fill(temporary.file())?;
+    Ok(temporary)
+}
+
+/// An empty temporary file in the folder of `path`.
+fn new_beside(path: &Path) -> io::Result<ScratchFile> {
     if path.is_dir() {
         return Err(io::Error::new(io::ErrorKind::IsADirectory, "is a folder; name the file to write"));
     }
@@ -144,10 +186,8 @@ fn fill_beside(path: &Path, fill: impl FnOnce(&mut File) -> io::Result<()>) -> i
         let told = format!("cannot be written: '{}' {what}", folder.display());
         return Err(io::Error::new(io::ErrorKind::NotFound, told));
     }
-    let mut temporary = ScratchFile::new_in(folder)
-        .map_err(|error| io::Error::new(error.kind(), format!("cannot be written: {}", without_path(&error))))?;
-    fill(temporary.file())?;
-    Ok(temporary)
+    ScratchFile::new_in(folder)
+        .map_err(|error| io::Error::new(error.kind(), format!("cannot be written: {}", without_path(&error))))
 }
 
 /// What the system says, without the temporary file's name, which tells the user nothing.

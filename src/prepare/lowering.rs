@@ -2,6 +2,7 @@
 //! against what the compiler refuses, and written beside the part's ONNX.
 
 use std::collections::HashMap;
+use std::path::Path;
 
 use super::{PrepareError, Prepared};
 use crate::bundle::manifest::{LoweredFile, Part};
@@ -84,27 +85,36 @@ pub(super) fn lower_part(
     Ok((lowered, files))
 }
 
-/// Writes a part into a draft: its ONNX, and its other forms at the same time.
+/// Writes a part into a draft: its ONNX, and its other forms.
 ///
 /// # Errors
 /// A file cannot be written.
 pub fn write_part(draft: &Draft, prepared: &Prepared, index: usize) -> Result<(), BundleError> {
     let part = &prepared.manifest.parts[index];
-    let onnx = || draft.write_part(part, &prepared.parts[index]);
+    let model = &prepared.parts[index];
     match &prepared.lowered[index] {
-        None => onnx(),
+        None => draft.write_part(part, model),
         Some(lowered) => {
-            let (left, right) = rayon::join(onnx, || write_forms(draft, part, lowered));
-            left.and(right)
+            write_models(draft, part, model, lowered)?;
+            write_rest(draft, part, lowered)
         }
     }
 }
 
-fn write_forms(draft: &Draft, part: &Part, lowered: &Lowered) -> Result<(), BundleError> {
+/// The part's ONNX and its module, which hold the same weights.
+fn write_models(draft: &Draft, part: &Part, model: &Model, lowered: &Lowered) -> Result<(), BundleError> {
+    let module = hlo::to_proto(&lowered.module);
+    let path = part.lowered.iter().find(|form| form.format == "hlo").map(|form| draft.path(&form.file));
+    let others: Vec<(&Path, &dyn onnx::TakeApart)> = path.iter().map(|path| (path.as_path(), &module as _)).collect();
+    Ok(onnx::write_together(&draft.path(&part.file), &model.to_proto(), &others)?)
+}
+
+/// What else a part is written as: text, and weights by themselves.
+fn write_rest(draft: &Draft, part: &Part, lowered: &Lowered) -> Result<(), BundleError> {
     for form in &part.lowered {
         let path = draft.path(&form.file);
         match form.format.as_str() {
-            "hlo" => onnx::write_message(&path, &hlo::to_proto(&lowered.module))?,
+            "hlo" => {}
             "stablehlo" => {
                 onnx::write_with(&path, |out| hlo::text::write(&lowered.module, hlo::text::Constants::Elided, out))?;
             }

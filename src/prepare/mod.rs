@@ -13,6 +13,7 @@ mod pipeline;
 mod ranges;
 pub mod report;
 mod script;
+mod share;
 pub mod trial;
 
 use crate::engine::{EngineError, Tensors};

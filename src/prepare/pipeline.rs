@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use super::trial::{self, Refused, Trial};
-use super::{Options, PrepareError, Prepared, lowering, ranges, script};
+use super::trial::{self, Refused};
+use super::{Options, PrepareError, Prepared, lowering, ranges, script, share};
 use crate::bundle::manifest::{self, Manifest, TensorType};
 use crate::engine::tract::Tract;
 use crate::graph::{Graph, GraphError, Model, Node, NodeId, ValueId, flops, fold, freeze, inline, shapes};
@@ -55,44 +55,8 @@ pub fn prepare(
         return Ok(prepared);
     }
     step("trying the target's engine");
-    let mut refused = Refused::new();
-    for _ in 0..TRIALS {
-        match trial::compile(&prepared, target) {
-            Trial::Fine(ran) => {
-                prepared.ran = ran;
-                return Ok(prepared);
-            }
-            Trial::Failed(error) => {
-                prepared.warnings.push(format!("the bundle does not run on {}: {error}", target.name));
-                return Ok(prepared);
-            }
-            Trial::Refused(found) => refused.extend(found),
-        }
-        prepared = attempt(assume, &refused)?;
-    }
-    match trial::compile(&prepared, target) {
-        Trial::Fine(ran) => prepared.ran = ran,
-        Trial::Failed(error) => {
-            prepared.warnings.push(format!("the bundle does not run on {}: {error}", target.name));
-        }
-        Trial::Refused(found) => {
-            let mut told: Vec<String> =
-                found.iter().map(|(value, said)| format!("what makes {value}: {said}")).collect();
-            told.sort();
-            let more = told.len().saturating_sub(3);
-            told.truncate(3);
-            let rest = if more > 0 { format!("; and {more} more") } else { String::new() };
-            let (name, told) = (&target.name, told.join("; "));
-            prepared
-                .warnings
-                .push(format!("the bundle does not run on {name}: it goes on refusing nodes: {told}{rest}"));
-        }
-    }
-    Ok(prepared)
+    trial::settle(prepared, target, &|refused| attempt(assume, refused))
 }
-
-/// How often parts are made anew without what the target's engine refused.
-const TRIALS: usize = 4;
 
 /// What a model is made ready with.
 struct Wishes<'a> {
@@ -294,6 +258,8 @@ fn attempt(mut model: Model, wishes: &Wishes, step: &dyn Fn(&str)) -> Result<Pre
             "cpu" => "no part is left to tract: the host's engine runs everything".to_string(),
             name => format!("{name} takes no node of this model: everything runs on the CPU"),
         };
+        warnings.push(warning);
+    } else if let Some(warning) = share::little(&model.graph, &plan, &refusals, target) {
         warnings.push(warning);
     }
 

@@ -2,31 +2,40 @@
 //! refuses some types only while it runs, runs them once, too. What is refused, though the target's table says that it is
 //! taken, goes to the host with the engine's own words as the reason.
 //!
-//! Tables are read from documentation and measured on one version; an engine knows better what it takes.
+//! Tables are read from documentation and measured on one version; an engine knows better what it takes. Emulators of
+//! devices can take minutes for what a device compiles in seconds, so a trial ends at a deadline, and says so.
 
 use std::collections::{HashMap, HashSet};
+use std::time::{Duration, Instant};
 
-use super::{Prepared, check};
+use super::{PrepareError, Prepared, check};
 use crate::engine::{Engine, EngineError, Tensors, samples};
 use crate::graph::{Graph, Model, NodeId, ValueId, freeze};
 use crate::onnx::DType;
 use crate::reach;
 use crate::target::{Reach, Target};
 
+/// How often parts are made anew without what the target's engine refused.
+const TRIALS: usize = 4;
 /// The most nodes that are tried by themselves.
 const TRIED: usize = 96;
+
+/// How long trials of one bundle may take together.
+const LIMIT: Duration = Duration::from_secs(90);
 
 /// Nodes that an engine refused, by the name of the first value each makes, with its words.
 pub type Refused = HashMap<String, String>;
 
 /// What a trial came to.
-pub enum Trial {
+enum Trial {
     /// Every part compiles, or nothing here can tell; with what the parts gave, where they were run.
     Fine(Option<Ran>),
     /// These nodes do not.
     Refused(Refused),
     /// A part does not compile, and no node of it is to blame.
     Failed(EngineError),
+    /// The deadline came first: what the engine would say is not known.
+    Late,
 }
 
 /// What a bundle gave on its target's own engine.
@@ -40,8 +49,56 @@ pub struct Ran {
     pub approximated: Vec<(String, f64)>,
 }
 
-/// Tries the target's parts on its engine, if that is at hand.
-pub fn compile(prepared: &Prepared, target: &Target) -> Trial {
+/// Tries a bundle's parts on the target's engine, and what `again` makes without the nodes that it refused. What is left is
+/// a warning.
+///
+/// # Errors
+/// What `again` gives.
+pub fn settle(
+    mut prepared: Prepared,
+    target: &Target,
+    again: &dyn Fn(&Refused) -> Result<Prepared, PrepareError>,
+) -> Result<Prepared, PrepareError> {
+    let deadline = Instant::now() + LIMIT;
+    let mut refused = Refused::new();
+    for trials in 0.. {
+        let name = &target.name;
+        let warning = match compile(&prepared, target, deadline) {
+            Trial::Fine(ran) => {
+                prepared.ran = ran;
+                break;
+            }
+            Trial::Refused(found) if trials < TRIALS => {
+                refused.extend(found);
+                prepared = again(&refused)?;
+                continue;
+            }
+            Trial::Refused(found) => goes_on_refusing(name, &found),
+            Trial::Failed(error) => format!("the bundle does not run on {name}: {error}"),
+            Trial::Late => format!(
+                "whether {name} takes the bundle was not tried to the end: its engine was not done after {} s; \
+                 `porter verify --target {name} --time-limit SECONDS` gives it longer",
+                LIMIT.as_secs()
+            ),
+        };
+        prepared.warnings.push(warning);
+        break;
+    }
+    Ok(prepared)
+}
+
+/// What is said of an engine that refuses more each time it is tried.
+fn goes_on_refusing(target: &str, found: &Refused) -> String {
+    let mut told: Vec<String> = found.iter().map(|(value, said)| format!("what makes {value}: {said}")).collect();
+    told.sort();
+    let more = told.len().saturating_sub(3);
+    told.truncate(3);
+    let rest = if more > 0 { format!("; and {more} more") } else { String::new() };
+    format!("the bundle does not run on {target}: it goes on refusing nodes: {}{rest}", told.join("; "))
+}
+
+/// Tries the target's parts on its engine, if that is at hand, until the deadline.
+fn compile(prepared: &Prepared, target: &Target, deadline: Instant) -> Trial {
     let parts = prepared.manifest.parts.iter().zip(&prepared.parts);
     // For a target that is the CPU itself, the name tells its parts from the host's.
     let own = parts.filter(|(part, _)| part.device == target.name && !part.name.starts_with("host"));
@@ -49,17 +106,31 @@ pub fn compile(prepared: &Prepared, target: &Target) -> Trial {
     if own.is_empty() {
         return Trial::Fine(None);
     }
-    let Some(engine) = reach::at_hand(target) else { return Trial::Fine(None) };
+    let left = deadline.saturating_duration_since(Instant::now());
+    if left.is_zero() {
+        return Trial::Late;
+    }
+    let Some(engine) = reach::at_hand(target, left) else { return Trial::Fine(None) };
     let mut refused = Refused::new();
     for part in own {
-        let Err(error) = engine.compile(part) else { continue };
-        let found = culprits(&*engine, part, &error);
-        if found.is_empty() {
-            return Trial::Failed(error);
+        if is_past(deadline) {
+            return if refused.is_empty() { Trial::Late } else { Trial::Refused(refused) };
         }
-        refused.extend(found);
+        let Err(error) = engine.compile(part) else { continue };
+        if is_past(deadline) && error.code() == Some("timeout") {
+            return if refused.is_empty() { Trial::Late } else { Trial::Refused(refused) };
+        }
+        match culprits(&*engine, part, &error, deadline) {
+            Some(found) if found.is_empty() => return Trial::Failed(error),
+            Some(found) => refused.extend(found),
+            None if refused.is_empty() => return Trial::Late,
+            None => return Trial::Refused(refused),
+        }
     }
     if refused.is_empty() && matches!(target.reach, Reach::Tract {}) {
+        if is_past(deadline) {
+            return Trial::Late;
+        }
         return match in_a_run(&*engine, prepared, &target.name) {
             Ok(tensors) => {
                 let approximated = target.approximates.iter().map(|(operator, most)| (operator.clone(), *most));
@@ -70,6 +141,10 @@ pub fn compile(prepared: &Prepared, target: &Target) -> Trial {
         };
     }
     if refused.is_empty() { Trial::Fine(None) } else { Trial::Refused(refused) }
+}
+
+fn is_past(deadline: Instant) -> bool {
+    Instant::now() >= deadline
 }
 
 /// Everything that the parts give, run one after the other; nothing where no inputs can be made up, or where a part for the
@@ -108,8 +183,8 @@ fn in_a_run(engine: &dyn Engine, prepared: &Prepared, target: &str) -> Result<Op
 }
 
 /// The nodes of a part that the engine does not take: the one that it names, and those that it does not take alone; else
-/// the first node with which the part no longer compiles.
-fn culprits(engine: &dyn Engine, part: &Model, error: &EngineError) -> Refused {
+/// the first node with which the part no longer compiles. None where the deadline comes before one is found.
+fn culprits(engine: &dyn Engine, part: &Model, error: &EngineError, deadline: Instant) -> Option<Refused> {
     let graph = &part.graph;
     let mut refused = Refused::new();
     if let EngineError::Unsupported { node, .. } = error
@@ -120,7 +195,7 @@ fn culprits(engine: &dyn Engine, part: &Model, error: &EngineError) -> Refused {
     let mut seen: HashMap<String, Option<EngineError>> = HashMap::new();
     for (id, _) in graph.nodes().filter(|(_, node)| !node.is("Constant")) {
         let kind = kind(graph, id);
-        if !seen.contains_key(&kind) && seen.len() >= TRIED {
+        if !seen.contains_key(&kind) && (seen.len() >= TRIED || is_past(deadline)) {
             continue;
         }
         // Some are taken only beside others: a DequantizeLinear in front of a Conv. (The error is that of the node alone.)
@@ -132,12 +207,20 @@ fn culprits(engine: &dyn Engine, part: &Model, error: &EngineError) -> Refused {
             note(graph, id, error, &mut refused);
         }
     }
-    if refused.is_empty()
-        && let Some((id, error)) = first_that_breaks(part, &|nodes| engine.compile(&alone(part, nodes)).err())
-    {
-        note(graph, id, &error, &mut refused);
+    if refused.is_empty() {
+        let breaks = |nodes: &[NodeId]| match is_past(deadline) {
+            true => None,
+            false => engine.compile(&alone(part, nodes)).err(),
+        };
+        let first = first_that_breaks(part, &breaks);
+        if is_past(deadline) {
+            return None; // what was not tried looked as if it compiled
+        }
+        if let Some((id, error)) = first {
+            note(graph, id, &error, &mut refused);
+        }
     }
-    refused
+    Some(refused)
 }
 
 /// Nodes of one operator on the same types and ranks are taken or refused alike.
@@ -241,7 +324,8 @@ mod tests {
     fn refused(without: &'static [&'static str]) -> Vec<String> {
         let (engine, model) = (Without(without), model());
         let error = engine.compile(&model).err().unwrap();
-        let mut names: Vec<String> = culprits(&engine, &model, &error).into_keys().collect();
+        let found = culprits(&engine, &model, &error, Instant::now() + LIMIT).unwrap();
+        let mut names: Vec<String> = found.into_keys().collect();
         names.sort();
         names
     }
@@ -265,7 +349,14 @@ mod tests {
     #[test]
     fn a_node_that_is_refused_only_alone_is_not_to_blame() {
         let error = EngineError::Compile { engine: "small".into(), code: None, problem: "something".into() };
-        assert!(culprits(&NoneAlone, &model(), &error).is_empty());
+        assert!(culprits(&NoneAlone, &model(), &error, Instant::now() + LIMIT).unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_search_that_the_deadline_ends_blames_nobody() {
+        let (engine, model) = (Without(&["Relu", "Neg"]), model());
+        let error = engine.compile(&model).err().unwrap();
+        assert!(culprits(&engine, &model, &error, Instant::now()).is_none());
     }
 
     #[test]

@@ -139,11 +139,12 @@ pub fn open(text: &str, targets: &TargetSet, options: &Options) -> Result<Reache
 }
 
 /// The engine of a target, where this machine has it: tract, or a provider of ONNX Runtime that starts. `None` for targets
-/// that are compiled for ahead of time.
-pub fn at_hand(target: &Target) -> Option<Box<dyn Engine>> {
+/// that are compiled for ahead of time. In another process no request takes longer than `time_limit`.
+pub fn at_hand(target: &Target, time_limit: Duration) -> Option<Box<dyn Engine>> {
     match target.reach {
         Reach::Tract {} | Reach::Onnxruntime { .. } => {
-            Some(named(&target.name, target, &[], &Options::default()).ok()?.engine)
+            let options = Options { time_limit, ..Options::default() };
+            Some(named(&target.name, target, &[], &options).ok()?.engine)
         }
         _ => None,
     }

@@ -221,12 +221,12 @@ fn check(place: &Text, target: &Target) -> Result<(), TargetError> {
             return Err(place.error(format!("{} is not available", rule.compute), span, "expected one of `available`"));
         }
     }
-    if target.dtype.policy.last().is_none_or(|rule| rule.when.is_some()) {
+    if target.dtype.policy.last().is_none_or(|rule| rule.when.is_some() || !rule.versions.is_all()) {
         let span = place.find("\ndtype:", "policy:");
         return Err(place.error(
             "no rule of the dtype policy holds for every model",
             span,
-            "expected a last rule without `when`",
+            "expected a last rule without `when` and `versions`",
         ));
     }
     for rule in &target.dtype.keep_float32 {

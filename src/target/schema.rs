@@ -190,6 +190,9 @@ pub struct ComputeRule {
     /// A predicate over `model` and `device`; always true where it is left out.
     #[serde(default)]
     pub when: Option<Predicate>,
+    /// The versions of the toolchain it is for.
+    #[serde(default)]
+    pub versions: Versions,
     /// The type that parts are written in.
     pub compute: DType,
     /// The type that the target computes in whatever its parts are written in, where that is another one.

@@ -186,6 +186,7 @@ fn a_broken_target_file_is_shown_at_its_place() {
         ("a broken range of versions", "symptom: {", "versions: '>=two'\n    symptom: {"),
         ("an unknown device", "symptom: {", "devices: [c]\n    symptom: {"),
         ("no rule for the rest", "compute: float, why: test", "when: 'model.end2end', compute: float, why: test"),
+        ("no rule for the rest of the versions", "compute: float, why", "versions: '<2', compute: float, why"),
         ("not YAML", "types:", "types: ["),
         ("a name that is none", "target: small", "target: ../small"),
         ("a name that is taken", "target: small", "target: worker"),
@@ -222,6 +223,35 @@ fn toolchains_and_variants_that_nobody_knows_are_refused() {
         1,
     );
     assert!(parse("small.yaml", &own).unwrap().check_variant("huge").is_ok());
+}
+
+#[test]
+fn what_a_fault_forces_is_forced_only_where_the_fault_strikes() {
+    let target = Target::shipped("neuron").unwrap();
+    let model = model("yolo26l");
+    let computes = |version: &str| {
+        let setting = target.setting(None, Some(version)).unwrap();
+        let assessment = assess(&model, target, &setting);
+        let policy = policy(&model, target, &setting, &assessment, Wishes::default()).unwrap();
+        (policy.compute, policy.why.contains("N8"))
+    };
+    assert_eq!(computes("2.27"), (DType::Float, true));
+    assert_eq!(computes("2.28"), (DType::Bfloat16, true));
+}
+
+#[test]
+fn onnx_runtime_takes_trees() {
+    let mut build = crate::graph::builder::Build::new();
+    let x = build.input("x", DType::Float, &[3, 2]);
+    let y = build.op("TreeEnsemble", "trees", &[x]);
+    let id = build.graph.producer(y).unwrap();
+    build.graph.node_mut(id).domain = "ai.onnx.ml".into();
+    let model = build.finish(&[y]);
+    let refused = |name: &str| {
+        let target = Target::shipped(name).unwrap();
+        assess(&model, target, &target.setting(None, None).unwrap()).refused().count()
+    };
+    assert_eq!((refused("ort"), refused("coreml")), (0, 1));
 }
 
 #[test]

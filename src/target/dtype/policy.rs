@@ -85,8 +85,11 @@ pub fn policy(
 ) -> Result<Policy, TargetError> {
     let (facts, variant_from) = target.facts(model, wishes.variant);
     let scope = ModelScope { facts: &facts, device: &setting.device };
-    let holds =
-        |rule: &&ComputeRule| rule.when.as_ref().is_none_or(|when| matches!(when.holds(&scope), Ok(Some(true))));
+    let version = setting.version();
+    let holds = |rule: &&ComputeRule| {
+        version.as_ref().is_none_or(|version| rule.versions.contains(version))
+            && rule.when.as_ref().is_none_or(|when| matches!(when.holds(&scope), Ok(Some(true))))
+    };
     let rule = target.dtype.policy.iter().find(holds);
     let (compute, why) = match wishes.dtype {
         Some(dtype) if !target.dtype.available.contains(&dtype) => {

@@ -1,6 +1,6 @@
 //! Judging what a probe gave: first a cheap look that lets pass what rounding explains anyway, then the measured noise.
 
-use crate::compare::{Detections, Expectation, Metrics, Verdict, metrics};
+use crate::compare::{Detections, Expectation, Finding, Metrics, Verdict, metrics};
 use crate::engine::double::Double;
 use crate::engine::noise::{self, Noise};
 use crate::engine::random::Random;
@@ -244,13 +244,16 @@ pub struct Setting<'a> {
 /// Judges one tensor. Where it differs from the reference, float64 is asked who is right; where single elements are off at
 /// places that were quiet in the draws, louder noise is asked whether a tie tips there.
 pub fn judge(setting: Setting, expectation: &Expectation, name: &str, result: &Tensor, manner: Manner) -> Judged {
+    // What the reference gives says what kind of tensor it is: a wrong one may look like something else.
+    let rows =
+        manner == Manner::Isolated && expectation.reference.get(name).is_some_and(|one| Detections::of(one).is_some());
+    let seen = |tensor: &Tensor| if rows { by_column(tensor) } else { tensor.clone() };
     let one = |tensors: &Tensors| -> Tensors {
-        let tensor = tensors.get(name).map(|tensor| seen(tensor, manner));
-        tensor.map(|tensor| (name.to_string(), tensor)).into_iter().collect()
+        tensors.get(name).map(|tensor| (name.to_string(), seen(tensor))).into_iter().collect()
     };
     let draws = expectation.draws.iter().map(one).collect();
     let mut own = Expectation::new(one(&expectation.reference), draws, expectation.dtype);
-    let result = seen(result, manner);
+    let result = seen(result);
     let mut finding = own.judge_one(name, Some(&result));
     let lone = finding.verdict != Verdict::Differs && finding.lone > 0;
     let doubtful = finding.verdict == Verdict::Differs && finding.metrics.is_some();
@@ -259,15 +262,15 @@ pub fn judge(setting: Setting, expectation: &Expectation, name: &str, result: &T
     {
         let small = behind(setting.model, &[value]);
         let inputs = read_by(&small, setting.inputs);
-        // Where whole slices are off, no tie that tips anywhere explains it.
-        let certain = finding.slices.iter().any(|slice| slice.strain > 1.0);
-        if finding.lone > 0
-            && !certain
-            && own.dtype == DType::Float
-            && small.graph.node_count() <= FEW
-            && let Ok(loud) = noise::louder(setting.engine, &small, &inputs)
-        {
+        let quiet = own.dtype == DType::Float && small.graph.node_count() <= FEW;
+        let may_tip = |finding: &Finding| quiet && is_of_elements(finding);
+        let louder = |own: &mut Expectation| {
+            let Ok(loud) = noise::louder(setting.engine, &small, &inputs) else { return };
             own.loud = loud.iter().map(one).collect();
+            own.loudness = noise::loudness(own.dtype);
+        };
+        if may_tip(&finding) {
+            louder(&mut own);
             finding = own.judge_one(name, Some(&result));
         }
         if finding.verdict == Verdict::Differs
@@ -276,6 +279,11 @@ pub fn judge(setting: Setting, expectation: &Expectation, name: &str, result: &T
         {
             own.exact = Some(one(&exact));
             finding = own.ask_exact(finding, &result);
+            // What is left once the reference's own error is taken off may be single elements.
+            if own.loud.is_empty() && may_tip(&finding) {
+                louder(&mut own);
+                finding = own.judge_one(name, Some(&result));
+            }
         }
     }
     Judged {
@@ -287,6 +295,11 @@ pub fn judge(setting: Setting, expectation: &Expectation, name: &str, result: &T
         batch_elements: finding.batch_elements,
         from_exact: finding.from_exact,
     }
+}
+
+/// Whether what is off are single elements, which ties may explain, and no slice by its quantiles.
+fn is_of_elements(finding: &Finding) -> bool {
+    finding.lone > 0 && finding.slices.iter().all(|slice| slice.strain <= 1.0)
 }
 
 /// What of `inputs` a model reads: the others need no noise of their own.
@@ -316,16 +329,12 @@ pub fn measure(expectation: &Expectation, name: &str) -> f64 {
     draws.map(|draw| look(reference, draw).relative).fold(0.0, f64::max)
 }
 
-/// A tensor as it is judged: on its own, rows of detections are rows and no set, so they are laid out by column.
-fn seen(tensor: &Tensor, manner: Manner) -> Tensor {
-    let &[batch, rows, columns] = tensor.dims() else { return tensor.clone() };
-    if manner == Manner::Whole || Detections::of(tensor).is_none() {
-        return tensor.clone();
-    }
-    let Ok(values) = tensor.to_f32s() else { return tensor.clone() };
+/// A table laid out by column: on their own, rows of detections are rows and no set.
+fn by_column(tensor: &Tensor) -> Tensor {
+    let (&[batch, rows, columns], Ok(values)) = (tensor.dims(), tensor.to_f32s()) else { return tensor.clone() };
     let (rows_, columns_) = (rows as usize, columns as usize);
     let turned: Vec<f32> = values
-        .chunks(rows_ * columns_)
+        .chunks((rows_ * columns_).max(1))
         .flat_map(|table| (0..rows_ * columns_).map(|i| table[i % rows_ * columns_ + i / rows_]).collect::<Vec<_>>())
         .collect();
     Tensor::from_f32(tensor.name(), &[batch, columns, rows, 1], &turned)

@@ -23,10 +23,14 @@ pub(super) fn give_back() {
 
 /// From now on, holds what is freed for whoever asks next.
 pub(super) fn hold() {
-    // SAFETY: it sets two numbers of the allocator; a value that it does not take changes nothing.
+    static ONCE: std::sync::Once = std::sync::Once::new();
+    // SAFETY: it sets two numbers of the allocator, once. A thread that asks for memory at that moment goes by the old number
+    // or the new one; either is right.
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
-    unsafe {
+    ONCE.call_once(|| unsafe {
         libc::mallopt(libc::M_MMAP_THRESHOLD, BLOCK);
         libc::mallopt(libc::M_TRIM_THRESHOLD, FREE);
-    }
+    });
+    #[cfg(not(all(target_os = "linux", target_env = "gnu")))]
+    ONCE.call_once(|| ());
 }

@@ -244,10 +244,14 @@ pub fn bisect(
     if let Some(why) = &unexplained {
         report.notes.push(format!("the end differs ({why}) and no region of the model does on its own"));
     }
+    let untried = report.faults.is_empty() && report.probes.runs + report.probes.cached == 0;
+    if untried && report.stopped.is_none() {
+        report.notes.push("no node ran on the target, so nothing can be said of it".into());
+    }
     let moving = |fault: &Fault| fault.fingerprint == Some(Shape::Nondeterministic);
     report.verdict = if !report.faults.is_empty() {
         if report.faults.iter().all(moving) { Verdict::Nondeterministic } else { Verdict::Faulty }
-    } else if report.stopped.is_some() || unexplained.is_some() {
+    } else if report.stopped.is_some() || unexplained.is_some() || untried {
         Verdict::Inconclusive
     } else {
         Verdict::Healthy

@@ -104,7 +104,10 @@ impl Wrong {
     /// Whether another sample, off by `relative` of its largest magnitude, is as wrong as the one that was judged: then
     /// nothing new would come of judging it. Of a batch each element is to be told.
     pub(super) fn is_told_by(&self, relative: f64, batch: i64) -> bool {
-        batch <= 1 && !self.nan && self.relative.is_some_and(|judged| relative >= judged / 2.0)
+        batch <= 1
+            && !self.nan
+            && relative.is_finite()
+            && self.relative.is_some_and(|judged| (judged / 2.0..=judged * 2.0).contains(&relative))
     }
 }
 

@@ -61,7 +61,7 @@ pub struct Limits {
     pub recall: bool,
 }
 
-/// Weights of more bytes make a model large.
+/// Weights of as many bytes or more make a model large.
 const LARGE: usize = 32 << 20;
 
 /// Where probes are made.
@@ -78,7 +78,8 @@ pub struct Lab<'a> {
     started: Instant,
     /// Bytes that results may take while their noise is measured.
     room: usize,
-    /// Whether memory that is free is given back at once: it costs time, which a small model does not repay.
+    /// Whether memory is spared before time: what is free is given back at once, and the ends of layers are shown a few at a
+    /// time and without their noise.
     pub(super) large: bool,
     /// What the target's numbers may be off by.
     precision: &'a Precision,
@@ -182,7 +183,8 @@ impl<'a> Lab<'a> {
             Turns::Each | Turns::All => (0..samples).rev().collect(),
         };
         // Runs on the same inputs that do not agree, and what a run leaves to the next one, show here.
-        if question.turns == Turns::All || question.turns == Turns::Each && samples == 1 {
+        let only = question.turns == Turns::Each && question.manner == Manner::Isolated && samples == 1;
+        if question.turns == Turns::All || only {
             turns.push(0);
         }
         for (turn, &sample) in turns.iter().enumerate() {

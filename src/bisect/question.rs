@@ -14,7 +14,7 @@ pub struct Question {
 /// Which samples a probe runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Turns {
-    /// Every one; where there is one, twice.
+    /// Every one; where there is one and pieces are asked for, twice.
     Each,
     /// Every one, and the first once more.
     All,
@@ -32,8 +32,8 @@ pub const PIECES: Question = Question { manner: Manner::Isolated, turns: Turns::
 pub const REGIONS: Question = Question { manner: Manner::Isolated, turns: Turns::First };
 /// Every sample, and the first one twice; what the model's caller gets.
 pub const WHOLE: Question = Question { manner: Manner::Whole, turns: Turns::All };
-/// The first sample; what the model's caller gets once the faults that are known are fed from the reference.
-pub const REST: Question = Question { manner: Manner::Whole, turns: Turns::First };
+/// Every sample; what the model's caller gets once the faults that are known are fed from the reference.
+pub const REST: Question = Question { manner: Manner::Whole, turns: Turns::Each };
 /// The first sample, layer by layer.
 pub const LAYERS: Question = Question { manner: Manner::Whole, turns: Turns::Once };
 /// The same, where what noise makes of the whole model is too much to measure.

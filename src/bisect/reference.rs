@@ -1,8 +1,8 @@
 //! What the reference computes for every value of the subject: made when asked for, forgotten when others need the room.
 //!
 //! The model is cut along its order into stretches whose values fit into a budget. One stretch is at hand at a time, on
-//! one sample; what later stretches read of it, and what the search looks at last (the ends of layers and of the model, on the
-//! first sample), goes to files in a scratch folder, so that any stretch can be made again without running the ones before
+//! one sample; what later stretches read of it, and what the search looks at last (the model's outputs, and on the first
+//! sample the ends of layers), goes to files in a scratch folder, so that any stretch can be made again without running the ones before
 //! it.
 
 use std::collections::hash_map::Entry;
@@ -111,7 +111,7 @@ impl<'a> Reference<'a> {
             at_hand: None,
             scratch: None,
             spilled: HashMap::new(),
-            ends: subject.layer_ends(&|_| true).into_values().chain(graph.outputs.iter().copied()).collect(),
+            ends: subject.layer_ends(&|_| true).into_values().collect(),
             kept: HashMap::new(),
             kept_bytes: 0,
             compiles: 0,
@@ -235,6 +235,7 @@ impl<'a> Reference<'a> {
         let Some(folder) = &self.scratch else { return };
         let mut wanted: HashSet<ValueId> =
             self.nodes[stretch + 1..].iter().flat_map(|later| pieces::reads(graph, later)).collect();
+        wanted.extend(graph.outputs.iter().copied());
         if sample == 0 {
             wanted.extend(&self.ends);
         }

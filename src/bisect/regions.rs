@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use super::outcome::Outcome;
 use super::pieces::Piece;
 use super::probe::Stop;
-use super::question::{PIECES, REGIONS};
+use super::question::PIECES;
 use super::search::{Found, Hunt, differs, hold};
 use crate::graph::{Graph, NodeId};
 
@@ -47,7 +47,7 @@ impl Hunt<'_, '_> {
             return Ok(Vec::new());
         }
         let pieces: Vec<Piece> = regions.iter().map(|region| Piece::closed(graph, region)).collect();
-        let outcome = self.lab.probe(&pieces, REGIONS)?;
+        let outcome = self.lab.probe(&pieces, self.regions)?;
         if self.refuse(&outcome) {
             return self.failing_regions(&regions);
         }

@@ -17,7 +17,7 @@ use std::collections::{BTreeMap, HashSet};
 use super::outcome::{Failure, Outcome, Seen};
 use super::pieces::Piece;
 use super::probe::{Lab, Stop};
-use super::question::PIECES;
+use super::question::{PIECES, Question, REGIONS};
 use crate::graph::NodeId;
 
 /// A fault as it was found.
@@ -59,6 +59,8 @@ pub struct Findings {
     pub notes: Vec<String>,
     /// Whether the end of the whole model is further off than noise explains; none where it did not run.
     pub whole_differs: Option<bool>,
+    /// Whether it is so on the first sample, at every run.
+    pub first_differs: bool,
     /// The end still differs and no region says why.
     pub unexplained: Option<String>,
     /// Why the search ended early.
@@ -73,6 +75,7 @@ pub fn search(lab: &mut Lab, hints: Hints, step: &dyn Fn(&str)) -> Findings {
     let mut hunt = Hunt {
         findings: Findings { layers: vec![LayerErrors::default(); lab.subject.layers.len()], ..Default::default() },
         out: HashSet::new(),
+        regions: REGIONS,
         lab,
         hints,
         step,
@@ -89,6 +92,8 @@ pub(super) struct Hunt<'h, 'a> {
     hints: Hints<'h>,
     pub(super) step: &'h dyn Fn(&str),
     pub(super) findings: Findings,
+    /// How regions are tried: on the first sample, until the end says that something is left.
+    pub(super) regions: Question,
     /// Nodes that are fed from the reference: known faults, and what the target does not have.
     pub(super) out: HashSet<NodeId>,
 }

@@ -1,14 +1,12 @@
 //! Where a fault lives: a small model tried over batch and sizes, its border found with few probes.
 //!
-//! The area is split into quarters as long as the corners of a piece do not agree; within a row the border is found by
-//! halving. What was tried is then said as a predicate, as a quirk's `where` takes it: one comparison, or two that must
+//! The area, cut where the model's own sizes lie, is halved as long as the corners of a piece do not agree, each time along a size that the border crosses. What was tried is then said as a predicate, as a quirk's `where` takes it: one comparison, or two that must
 //! both hold, that tells every point apart.
 
 use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use super::report::Kind;
 use super::{Suspect, judge};
 use crate::engine::{Engine, Tensors, samples};
 use crate::graph::{Dim, Model, shapes};
@@ -56,14 +54,23 @@ pub struct Sweep {
     pub drawn: Vec<String>,
 }
 
-/// Tries sizes until the border is known.
-pub fn sweep(model: &Model, axes: &[Axis], reference: &dyn Engine, suspect: &Suspect, step: &dyn Fn(&str)) -> Sweep {
+/// Tries sizes until the border is known. `shown` are inputs that showed the fault, at the model's own sizes.
+pub fn sweep(
+    model: &Model,
+    axes: &[Axis],
+    shown: &[Tensors],
+    reference: &dyn Engine,
+    suspect: &Suspect,
+    step: &dyn Fn(&str),
+) -> Sweep {
     let mut known: BTreeMap<Vec<i64>, Point> = BTreeMap::new();
     let mut probes = 0;
-    let lows: Vec<i64> = axes.iter().map(|axis| axis.from).collect();
-    let highs: Vec<i64> = axes.iter().map(|axis| axis.to).collect();
-    let mut boxes = vec![(lows.clone(), highs.clone())];
-    while let Some((low, high)) = boxes.pop() {
+    let own = own_sizes(model, axes);
+    // A box whose corners agree is looked into once, so that a fault at one size between is not passed by; the model's own
+    // size is a corner, for that is where the fault was seen.
+    let mut boxes: Vec<(Vec<i64>, Vec<i64>, bool)> =
+        around(axes, &own).into_iter().map(|(a, b)| (a, b, true)).collect();
+    while let Some((low, high, whole)) = boxes.pop() {
         let corners = corners(&low, &high);
         let states: Vec<Point> = corners
             .iter()
@@ -73,23 +80,28 @@ pub fn sweep(model: &Model, axes: &[Axis], reference: &dyn Engine, suspect: &Sus
                     .or_insert_with(|| {
                         step(&format!("{at:?}"));
                         probes += 1;
-                        try_point(model, axes, at, reference, suspect)
+                        let here = if own.as_ref() == Some(at) { shown } else { &[] };
+                        try_point(model, axes, at, here, reference, suspect)
                     })
                     .clone()
             })
             .collect();
-        let wide =
-            (0..axes.len()).filter(|&axis| high[axis] - low[axis] > 1).max_by_key(|&axis| high[axis] - low[axis]);
-        let agree = states.iter().all(|state| state.is_wrong() == states[0].is_wrong());
-        // A box whose corners agree is looked into once, so that a fault at one size between is not passed by.
-        let whole = low == lows && high == highs;
-        if let Some(axis) = wide.filter(|_| !agree || whole) {
+        let crossed = |axis: &usize| {
+            let pairs =
+                corners.iter().zip(&states).flat_map(|one| corners.iter().zip(&states).map(move |two| (one, two)));
+            let along =
+                |one: &[i64], two: &[i64]| (0..one.len()).all(|other| (other == *axis) == (one[other] != two[other]));
+            pairs.into_iter().any(|((a, one), (b, two))| along(a, b) && one.is_wrong() != two.is_wrong())
+        };
+        let wide = (0..axes.len()).filter(|&axis| high[axis] - low[axis] > 1);
+        let split = wide.filter(|axis| whole || crossed(axis)).max_by_key(|&axis| high[axis] - low[axis]);
+        if let Some(axis) = split {
             let middle = (low[axis] + high[axis]) / 2;
             let (mut left, mut right) = (high.clone(), low.clone());
             left[axis] = middle;
             right[axis] = middle;
-            boxes.push((low, left));
-            boxes.push((right, high));
+            boxes.push((low, left, false));
+            boxes.push((right, high, false));
         }
     }
     let mut predicates = predicates(model, axes, &known).into_iter();
@@ -103,6 +115,32 @@ impl Point {
     fn is_wrong(&self) -> bool {
         matches!(self, Point::Wrong(_))
     }
+}
+
+/// The model's own sizes, where they are known and all axes have them.
+fn own_sizes(model: &Model, axes: &[Axis]) -> Option<Vec<i64>> {
+    let dims = model.graph.inputs.iter().filter_map(|&id| model.graph.value(id).static_shape()).collect::<Vec<_>>();
+    let size = |axis: &Axis| dims.iter().find_map(|dims| dims.get(axis.axis)).copied();
+    let own: Option<Vec<i64>> = axes.iter().map(size).collect();
+    own.filter(|own| own.iter().zip(axes).all(|(&size, axis)| (axis.from..=axis.to).contains(&size)))
+}
+
+/// The whole area, cut where the model's own sizes lie.
+fn around(axes: &[Axis], own: &Option<Vec<i64>>) -> Vec<(Vec<i64>, Vec<i64>)> {
+    let mut boxes = vec![(Vec::new(), Vec::new())];
+    for (index, axis) in axes.iter().enumerate() {
+        let cut = own.as_ref().map(|own| own[index]).filter(|&size| axis.from < size && size < axis.to);
+        let ranges = match cut {
+            Some(size) => vec![(axis.from, size), (size, axis.to)],
+            None => vec![(axis.from, axis.to)],
+        };
+        let longer = |(low, high): &(Vec<i64>, Vec<i64>)| {
+            let (low, high) = (low.clone(), high.clone());
+            ranges.iter().map(move |&(a, b)| ([low.clone(), vec![a]].concat(), [high.clone(), vec![b]].concat()))
+        };
+        boxes = boxes.iter().flat_map(|one| longer(one).collect::<Vec<_>>()).collect();
+    }
+    boxes
 }
 
 fn corners(low: &[i64], high: &[i64]) -> Vec<Vec<i64>> {
@@ -144,11 +182,32 @@ fn resized(model: &Model, axes: &[Axis], at: &[i64]) -> Option<Model> {
     Some(model)
 }
 
-fn try_point(model: &Model, axes: &[Axis], at: &[i64], reference: &dyn Engine, suspect: &Suspect) -> Point {
+/// What happens at some sizes, on inputs that are made up and on those that are `shown`.
+fn try_point(
+    model: &Model,
+    axes: &[Axis],
+    at: &[i64],
+    shown: &[Tensors],
+    reference: &dyn Engine,
+    suspect: &Suspect,
+) -> Point {
     let Some(model) = resized(model, axes, at) else { return Point::Impossible };
-    let inputs: Tensors = samples::for_model(&model, 1);
-    let Ok(right) = reference.run_once(&model, &inputs) else { return Point::Impossible };
-    let outputs = match suspect.engine.run_once(&model, &inputs) {
+    let made_up = samples::for_model(&model, 1);
+    let points = shown.iter().chain([&made_up]).map(|inputs| try_inputs(&model, inputs, reference, suspect));
+    let mut found = Point::Impossible;
+    for point in points {
+        match point {
+            Point::Wrong(_) => return point,
+            Point::Right => found = Point::Right,
+            Point::Impossible => {}
+        }
+    }
+    found
+}
+
+fn try_inputs(model: &Model, inputs: &Tensors, reference: &dyn Engine, suspect: &Suspect) -> Point {
+    let Ok(right) = reference.run_once(model, inputs) else { return Point::Impossible };
+    let outputs = match suspect.engine.run_once(model, inputs) {
         Ok(outputs) => outputs,
         Err(error) => return Point::Wrong(error.code().map_or_else(|| "error".to_string(), str::to_string)),
     };
@@ -158,24 +217,17 @@ fn try_point(model: &Model, axes: &[Axis], at: &[i64], reference: &dyn Engine, s
     if right.iter().all(near) {
         return Point::Right;
     }
-    let Ok(expectation) = judge::expectation(reference, &model, &inputs, Some(right.clone()), &suspect.precision)
-    else {
+    let Ok(expectation) = judge::expectation(reference, model, inputs, Some(right.clone()), &suspect.precision) else {
         return Point::Impossible;
     };
-    let setting = judge::Setting { engine: reference, model: &model, inputs: &inputs };
+    let setting = judge::Setting { engine: reference, model, inputs };
     let differs = right.keys().any(|name| {
         let judge = |result| judge::judge(setting, &expectation, name, result, judge::Manner::Isolated).differs;
         outputs.get(name).is_none_or(judge)
     });
-    if differs {
-        Point::Wrong(
-            serde_json::to_value(Kind::WrongValues)
-                .ok()
-                .and_then(|v| v.as_str().map(str::to_string))
-                .unwrap_or_default(),
-        )
-    } else {
-        Point::Right
+    match differs {
+        true => Point::Wrong("wrong-values".into()),
+        false => Point::Right,
     }
 }
 

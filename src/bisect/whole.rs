@@ -5,9 +5,14 @@ use std::collections::HashSet;
 use super::outcome::{Outcome, Seen};
 use super::pieces::Piece;
 use super::probe::Stop;
-use super::question::{LARGE_LAYERS, LAYERS, REST, WHOLE};
+use super::question::{LARGE_LAYERS, LAYERS, PIECES, REST, WHOLE};
 use super::search::{Hunt, differs, hold};
 use crate::graph::{NodeId, ValueId};
+
+/// Whether a value is off on the first sample, at every run: what is shown next is shown on that one.
+fn is_off_at_first(seen: &Seen) -> bool {
+    seen.wrong.as_ref().is_some_and(|wrong| wrong.samples.contains(&0) && !wrong.unstable)
+}
 
 impl Hunt<'_, '_> {
     fn outputs(&self, nodes: &[NodeId]) -> Vec<ValueId> {
@@ -41,6 +46,8 @@ impl Hunt<'_, '_> {
             let outcome = self.whole()?;
             if self.findings.faults.is_empty() {
                 self.findings.whole_differs = differs(&outcome);
+                self.findings.first_differs =
+                    matches!(&outcome, Outcome::Ran(seen) if seen.iter().any(is_off_at_first));
             }
             let wrong = match &outcome {
                 Outcome::Failed(failure) => Some(failure.message.clone()),
@@ -51,6 +58,7 @@ impl Hunt<'_, '_> {
             let Some(why) = wrong else { return Ok(()) };
             let before = self.findings.faults.len();
             let rest = self.rest();
+            self.regions = PIECES; // it may show on other samples than the first alone
             let region = self.halve(&rest)?;
             if let Some(region) = region {
                 self.shrink(&region)?;
@@ -154,10 +162,7 @@ impl Hunt<'_, '_> {
             let allowed = 64.0 * seen.expected.unwrap_or(super::judge::LEAST);
             names.contains(seen.value.as_str()) && seen.relative.is_none_or(|relative| relative > allowed)
         };
-        if self.findings.faults.is_empty()
-            && self.findings.whole_differs == Some(true)
-            && !seen.iter().any(|seen| far(&seen))
-        {
+        if self.findings.faults.is_empty() && self.findings.first_differs && !seen.iter().any(|seen| far(&seen)) {
             self.findings.notes.push(
                 "the end is wrong as long as the layers' ends are not shown, and right once they are: a fault that \
                  vanishes when observed"

@@ -175,7 +175,7 @@ pub fn run(args: Args) -> Outcome {
     progress.done();
     let write = |path: &PathBuf, text: String| {
         std::fs::write(path, text)
-            .map_err(|error| Failure::environment(format!("{}: cannot be written: {error}", path.display())))
+            .map_err(|error| Failure::unwritten(format!("{}: cannot be written: {error}", path.display()), &error))
     };
     if let Some(path) = &args.csv {
         write(path, bench::csv(&rows))?;

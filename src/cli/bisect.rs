@@ -221,13 +221,22 @@ fn heal_all(
     let folder = args.output.clone().unwrap_or_default();
     let path = folder.join("overlay.yaml");
     let text = serde_yaml::to_string(&healed.overlay).map_err(Failure::environment)?;
-    let failed = |error: std::io::Error| Failure::environment(format!("{}: {error}", path.display()));
+    let failed = |error: std::io::Error| Failure::unwritten(format!("{}: {error}", path.display()), &error);
     if !folder.as_os_str().is_empty() {
         std::fs::create_dir_all(&folder).map_err(failed)?;
     }
     std::fs::write(&path, text).map_err(failed)?;
     let whole = if healed.whole { "the whole model agrees with it" } else { "the whole model still differs with it" };
-    report.notes.push(format!("{}: {whole}; porter prepare --targets {} applies it", path.display(), path.display()));
+    let place = path.display();
+    let next = match suspect.target {
+        Some(target) => format!("porter prepare --target {} --targets {place} applies it", target.name),
+        None => format!(
+            "{} has no target file, so put the name of one that stands for it behind `overlay:` in its first line; then porter \
+             prepare --targets {place} applies it",
+            report.target
+        ),
+    };
+    report.notes.push(format!("{place}: {whole}; {next}"));
     report.overlay = Some(path.display().to_string());
     Ok(())
 }
@@ -308,7 +317,7 @@ fn given(args: &Args, tested: &Tested) -> Result<Vec<Tensors>, Failure> {
 const MOST_INPUTS: usize = 16;
 
 fn write_report(folder: &Path, report: &Report, proofs: &[bisect::Proof]) -> Result<(), Failure> {
-    let failed = |error: std::io::Error| Failure::environment(format!("{}: {error}", folder.display()));
+    let failed = |error: std::io::Error| Failure::unwritten(format!("{}: {error}", folder.display()), &error);
     std::fs::create_dir_all(folder).map_err(failed)?;
     let text = serde_json::to_string_pretty(report).unwrap_or_default();
     std::fs::write(folder.join("report.json"), text + "\n").map_err(failed)?;
@@ -495,6 +504,9 @@ fn sentences(fault: &Fault) -> Vec<String> {
     }
     if let Some((reference, own)) = fault.from_exact.filter(|_| measured) {
         said.push(format!("Float64 was asked: the reference is {reference:.1e} from it, the target {own:.1e}."));
+    }
+    if !fault.confirmed {
+        said.push("Not confirmed: cut out and run on its own it could not be shown again.".into());
     }
     if fault.fused {
         said.push("Each node alone is right: it shows only while they are compiled together.".into());

@@ -5,8 +5,9 @@ use std::process::ExitCode;
 
 use super::bisect::{precision, reach_failure};
 use super::{Failure, Outcome, progress::Progress, screen};
-use crate::bisect::Suspect;
 use crate::bisect::sweep::{self, Axis, Point};
+use crate::bisect::{Suspect, repro};
+use crate::engine::Tensors;
 use crate::reach;
 use crate::target::TargetSet;
 
@@ -85,7 +86,12 @@ pub fn run(args: Args) -> Outcome {
         target: target.target.as_ref(),
         precision: precision(&target, &model),
     };
-    let found = sweep::sweep(&model, &axes, reference.engine.as_ref(), &suspect, &|step| progress.step(step));
+    let shown: Vec<Tensors> = (0..)
+        .map(|sample| args.repro.join(format!("sample{sample}")).join("inputs"))
+        .take_while(|folder| folder.is_dir())
+        .map(|folder| repro::load(&folder).map_err(Failure::input))
+        .collect::<Result<_, _>>()?;
+    let found = sweep::sweep(&model, &axes, &shown, reference.engine.as_ref(), &suspect, &|step| progress.step(step));
     progress.done();
     let wrong = found.points.iter().filter(|(_, state)| matches!(state, Point::Wrong(_))).count();
     if args.json {

@@ -113,7 +113,8 @@ fn text(target: &Target, limits_only: bool) -> String {
     lines.push("computes in, by the first that holds".into());
     for rule in &target.dtype.policy {
         let when = rule.when.as_ref().map_or("always".to_string(), |when| format!("where {}", when.source()));
-        lines.push(format!("  {:<9} {when}: {}", rule.compute.name(), rule.why));
+        let versions = if rule.versions.is_all() { String::new() } else { format!(" (toolchain {})", rule.versions) };
+        lines.push(format!("  {:<9} {when}{versions}: {}", rule.compute.name(), rule.why));
     }
     for rule in &target.dtype.keep_float32 {
         lines.push(format!("  float stays where {}: {}", one_line(rule.when.source()), rule.why));

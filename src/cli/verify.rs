@@ -176,7 +176,7 @@ fn reference(asked: Option<&str>, open: &dyn Fn(&str) -> Result<Reached, Failure
 }
 
 fn write(path: &Path, text: &str) -> Result<(), Failure> {
-    std::fs::write(path, text).map_err(|error| Failure::environment(format!("{}: {error}", path.display())))
+    std::fs::write(path, text).map_err(|error| Failure::unwritten(format!("{}: {error}", path.display()), &error))
 }
 
 fn reach_failure(error: ReachError) -> Failure {

@@ -70,6 +70,8 @@ pub struct Expectation {
     pub draws: Vec<IndexMap<String, Tensor>>,
     /// What it gives with errors far larger: ties tip in them. Filled where it is needed, see the module's text.
     pub loud: Vec<IndexMap<String, Tensor>>,
+    /// How many times louder than `draws` each of them is.
+    pub loudness: Vec<f64>,
     /// What it gives in float64, as far as that is known.
     pub exact: Option<IndexMap<String, Tensor>>,
     /// The type whose errors these are.
@@ -151,7 +153,7 @@ impl Report {
 impl Expectation {
     /// What a model gives, and what it gives in draws of a type's noise.
     pub fn new(reference: IndexMap<String, Tensor>, draws: Vec<IndexMap<String, Tensor>>, dtype: DType) -> Self {
-        Self { reference, draws, loud: Vec::new(), exact: None, dtype }
+        Self { reference, draws, loud: Vec::new(), loudness: Vec::new(), exact: None, dtype }
     }
 
     /// Judges a result: every tensor of the reference must be there and no further away than explained.
@@ -338,6 +340,7 @@ impl Expectation {
             result: &result,
             draws: &all(draws),
             loud: &all(loud),
+            loudness: &self.loudness,
             reference: other.as_ref().unwrap_or(&base_values),
             factor: self.factor(),
             least: least_of(reference.dtype()).max(self.least()),

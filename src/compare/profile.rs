@@ -86,6 +86,8 @@ pub(super) struct Held<'a> {
     pub draws: &'a [Vec<f64>],
     /// Draws of louder noise: where they move anything, a tie may tip.
     pub loud: &'a [Vec<f64>],
+    /// How many times louder each of these is.
+    pub loudness: &'a [f64],
     /// What the draws are counted from. Where it is not the base, how far it is off is allowed once.
     pub reference: &'a [f64],
     /// How many times the draws' differences are allowed.
@@ -232,22 +234,27 @@ pub(super) struct Ties {
     usual: f64,
     /// How many times further each louder draw moves what it moves.
     growth: Vec<f64>,
+    /// So many times further than noise grows, and it is a tie.
+    tipped: f64,
 }
 
-/// So many times further than noise grows, and it is a tie.
+/// Where many elements tell how noise grows, so many times further is a tie.
 const TIPPED: f64 = 3.0;
+/// Of few elements nothing is measured: noise is taken to grow as it is louder, and a tie to jump much further.
+const TIPPED_OF_FEW: f64 = 16.0;
 
 impl Ties {
     fn of_slice(held: &Held, run: &Run) -> Self {
-        if held.loud.is_empty() || run.count < FEW {
-            return Self { usual: 0.0, growth: vec![1.0; held.loud.len()] };
+        let furthest = |draws: &[Vec<f64>], i: usize| {
+            draws.iter().map(|draw| difference(held.reference[i], draw[i])).fold(0.0, f64::max)
+        };
+        if run.count < FEW {
+            let usual = run.indices().map(|i| furthest(held.draws, i)).fold(0.0, f64::max);
+            let growth = (0..held.loud.len()).map(|index| held.loudness.get(index).copied().unwrap_or(1.0)).collect();
+            return Self { usual, growth, tipped: TIPPED_OF_FEW };
         }
         let mut buffer = Vec::with_capacity(run.count);
-        let mut measure = |draws: &[Vec<f64>]| {
-            let furthest =
-                |i: usize| draws.iter().map(|draw| difference(held.reference[i], draw[i])).fold(0.0, f64::max);
-            quantiles(&mut buffer, run.indices().map(furthest))
-        };
+        let mut measure = |draws: &[Vec<f64>]| quantiles(&mut buffer, run.indices().map(|i| furthest(draws, i)));
         let plain = measure(held.draws);
         let loud: Vec<[f64; 3]> = held.loud.iter().map(|draw| measure(std::slice::from_ref(draw))).collect();
         Self::of(plain, &loud)
@@ -258,7 +265,7 @@ impl Ties {
         // Half of the elements tell best, unless they do not move at all.
         let share = plain.iter().position(|&moved| moved > 0.0);
         let growth = |loud: &[f64; 3]| share.map_or(1.0, |share| (loud[share] / plain[share]).max(1.0));
-        Self { usual: plain[2], growth: loud.iter().map(growth).collect() }
+        Self { usual: plain[2], growth: loud.iter().map(growth).collect(), tipped: TIPPED }
     }
 
     /// How far noise takes an element that the plain draws move so far and the louder ones so: all the way where
@@ -266,7 +273,7 @@ impl Ties {
     pub(super) fn explain(&self, quiet: f64, loud: &[f64]) -> f64 {
         let usual = self.usual.max(quiet);
         let one = |(&moved, &growth): (&f64, &f64)| match moved / growth {
-            scaled if scaled > TIPPED * usual => moved,
+            scaled if scaled > self.tipped * usual => moved,
             scaled => scaled,
         };
         loud.iter().zip(&self.growth).map(one).fold(quiet, f64::max)

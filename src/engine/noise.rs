@@ -145,6 +145,14 @@ const LOUD: [i32; 6] = [64, 64, 512, 512, 512, 4096];
 /// Units of a 16-bit type by which the louder draws of one move what they move.
 const LOUD_HALF: [i32; 4] = [4, 4, 16, 64];
 
+/// How many times louder than a draw of a type's noise each of [`louder_in`] is.
+pub fn loudness(dtype: DType) -> Vec<f64> {
+    match dtype {
+        DType::Bfloat16 | DType::Float16 => LOUD_HALF.map(f64::from).to_vec(),
+        _ => LOUD.map(|units| f64::from(units) / f64::from(ULPS)).to_vec(),
+    }
+}
+
 /// As [`louder_in`] float32.
 ///
 /// # Errors

@@ -112,6 +112,9 @@ impl Shape {
     }
 }
 
+/// Fewer wrong numbers prove nothing.
+const ENOUGH: usize = 8;
+
 /// The name of a fault, if there is one that explains it and no other that does.
 pub fn name(evidence: &Evidence, reference: &dyn Engine) -> Option<Shape> {
     let mut views = Vec::new();
@@ -127,8 +130,8 @@ pub fn name(evidence: &Evidence, reference: &dyn Engine) -> Option<Shape> {
     if views.iter().flatten().any(View::has_new_nan) {
         return Some(Shape::Nan);
     }
-    if shapes::is_stale(&views) {
-        return Some(Shape::Stale);
+    if let Some(proved) = shapes::stale(&views) {
+        return (proved >= ENOUGH).then_some(Shape::Stale);
     }
     if count > 1 {
         let (first, last) = (&views[0], &views[count - 1]);
@@ -145,9 +148,8 @@ pub fn name(evidence: &Evidence, reference: &dyn Engine) -> Option<Shape> {
     let views = &views[..first_turn];
     let runs = &evidence.runs[..first_turn];
     let deviating = |view: &View| !view.deviating.is_empty();
-    // Few numbers prove nothing.
     let enough: usize = views.iter().flatten().map(View::weight).max().unwrap_or(0);
-    if enough < 8 || views.iter().filter(|views| views.iter().any(deviating)).count() < 2.min(views.len()) {
+    if enough < ENOUGH || views.iter().filter(|views| views.iter().any(deviating)).count() < 2.min(views.len()) {
         return None;
     }
     let mut names: Vec<Shape> = shapes::matching(views);

@@ -37,25 +37,26 @@ pub(super) fn matching(views: &[Vec<View>]) -> Vec<Shape> {
     found
 }
 
-/// From the second run on, what the run before should have given, and that was something else.
-pub(super) fn is_stale(views: &[Vec<View>]) -> bool {
+/// From the second run on, what the run before should have given, and that was something else. None where it is not so; else
+/// how many elements say so.
+pub(super) fn stale(views: &[Vec<View>]) -> Option<usize> {
     let mut proved = 0;
     for pair in views.windows(2) {
         for (before, now) in pair[0].iter().zip(&pair[1]) {
             if before.right.len() != now.wrong.len() {
-                return false;
+                return None;
             }
             if now.deviating.is_empty() {
                 continue;
             }
             if !now.holds(&before.right) {
-                return false;
+                return None;
             }
-            proved += now.deviating.iter().map(|_| 1).sum::<usize>();
+            proved += now.weight();
         }
     }
     // One tensor that happens to fit is not enough, unless there is no other.
-    proved > 0 && views.len() > 2
+    (proved > 0 && views.len() > 2).then_some(proved)
 }
 
 fn is_zeroed(view: &View) -> bool {

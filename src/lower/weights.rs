@@ -11,6 +11,6 @@ use crate::onnx::{OnnxError, Problem, Tensor, safetensors, write_with};
 /// The file cannot be written, or a weight is of a type that the format does not have.
 pub fn write_weights(path: &Path, weights: &[(String, Arc<Tensor>)]) -> Result<(), OnnxError> {
     let bytes = safetensors::encode(weights.iter().map(|(name, tensor)| (name.as_str(), tensor.as_ref())))
-        .map_err(|error| Problem::Unwritten(std::io::Error::other(error.to_string())).in_file(path))?;
+        .map_err(|error| Problem::Io(std::io::Error::other(error.to_string())).in_file(path))?;
     write_with(path, |out| out.write_all(&bytes))
 }

@@ -122,11 +122,13 @@ impl Payload {
         }
         let mut rest = out;
         self.for_each_chunk(&mut |chunk| {
-            rest.split_off_mut(..chunk.len()).into_iter().for_each(|room| room.copy_from_slice(chunk));
+            let (now, later) = std::mem::take(&mut rest).split_at_mut(chunk.len());
+            now.copy_from_slice(chunk);
+            rest = later;
         });
     }
 
-    /// The bytes from `start`, a multiple of 64, to `end`, a multiple of 64 or the length.
+    /// The bytes from `start`, a multiple of 192, to `end`, a multiple of 192 or the length: between elements of any type.
     pub(super) fn part(&self, start: usize, end: usize) -> Self {
         match self {
             Payload::Bytes(bytes) => Payload::Bytes(bytes.slice(start..end)),

@@ -67,11 +67,7 @@ impl ModelFile {
     pub fn digest(&self) -> Digest {
         let (hashed, pieces) = std::sync::mpsc::channel();
         let file = self.clone();
-        let thread = std::thread::spawn(move || {
-            let digest = file.hash(&mut |piece| drop(hashed.send(piece)));
-            mapped::give_back_of(&file.bytes);
-            digest
-        });
+        let thread = std::thread::spawn(move || file.hash(&mut |piece| drop(hashed.send(piece))));
         Digest { thread, pieces }
     }
 

@@ -203,7 +203,8 @@ fn culprits(engine: &dyn Engine, part: &Model, error: &EngineError, deadline: In
             let error = engine.compile(&alone(part, &[id])).err()?;
             engine.compile(&alone(part, &with_neighbours(graph, id))).err().map(|_| error)
         });
-        if let Some(error) = outcome {
+        // What took too long is not refused.
+        if let Some(error) = outcome.as_ref().filter(|error| error.code() != Some("timeout")) {
             note(graph, id, error, &mut refused);
         }
     }

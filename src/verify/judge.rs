@@ -83,6 +83,7 @@ impl<'a> Judge<'a> {
             && let Ok(loud) = self.louder()
         {
             expectation.loud = loud.clone();
+            expectation.loudness = noise::loudness(expectation.dtype);
         }
         let mut report = expectation.judge(result);
         if report.verdict != Verdict::Differs || !report.findings.iter().any(is_doubtful) {

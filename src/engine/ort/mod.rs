@@ -191,7 +191,11 @@ impl Engine for Ort {
                 (builder, shared) = shared::share(&mut proto, builder).map_err(failed)?;
             }
             let made = if prost::Message::encoded_len(&proto) > LARGE {
-                let folder = tempfile::tempdir().map_err(|error| failed(error.to_string()))?;
+                // Files that the model names are looked for beside it.
+                let folder = match shared.folder.take() {
+                    Some(folder) => folder,
+                    None => tempfile::tempdir().map_err(|error| failed(error.to_string()))?,
+                };
                 let path = folder.path().join("model.onnx");
                 onnx::write_with_limit(&path, &proto, LARGE).map_err(|error| failed(error.to_string()))?;
                 builder.commit_from_file(&path)

@@ -198,6 +198,34 @@ fn two_that_fail_only_together_are_named_together() {
     }
 }
 
+/// A fault in one node, and one before it that is there only while two nodes far apart are compiled together.
+struct FarApart;
+
+impl Engine for FarApart {
+    fn name(&self) -> String {
+        "far apart".into()
+    }
+
+    fn compile(&self, model: &Model) -> Result<Box<dyn Session>, EngineError> {
+        let mut faults = vec![at(Kind::Scaled, "/d/MatMul")];
+        let node = |name: &str| model.graph.nodes().find(|(_, node)| node.name == name);
+        if let (Some((_, first)), Some(_)) = (node("/a/conv"), node("/c/Concat")) {
+            let shown = first.writes().any(|value| model.graph.is_output(value));
+            faults.extend((!shown).then(|| at(Kind::Scaled, "/c/Concat")));
+        }
+        Faulty::new(Arc::new(Tract), faults, "test").compile(model)
+    }
+}
+
+#[test]
+fn a_fault_before_another_one_is_found_though_its_trace_ends_there() {
+    let report = search_on(&network(), &FarApart, &Options::default());
+    let found = named(&report);
+    assert!(found.contains(&vec!["/d/MatMul".to_string()]), "{found:?}");
+    let both = |nodes: &Vec<String>| ["/a/conv", "/c/Concat"].iter().all(|&one| nodes.iter().any(|node| node == one));
+    assert!(found.len() == 2 && found.iter().any(both), "{found:?}");
+}
+
 #[test]
 fn nan_and_noise_are_kinds_of_their_own() {
     let report = search(&network(), vec![Fault { channel: Some(2), ..at(Kind::Nan, "/a/conv_relu") }]);

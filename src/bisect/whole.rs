@@ -27,7 +27,13 @@ impl Hunt<'_, '_> {
     fn whole(&mut self) -> Result<Outcome, Stop> {
         loop {
             let nodes = self.rest();
-            let shows = self.outputs(&nodes);
+            let mut shows = self.outputs(&nodes);
+            // What leads to a fault ends there: its last values are ends as well.
+            let graph = &self.lab.subject.model.graph;
+            let found: HashSet<NodeId> = self.findings.faults.iter().flat_map(|fault| fault.nodes.clone()).collect();
+            let ends = |value: &ValueId| graph.consumers(*value).iter().any(|reader| found.contains(reader));
+            let more: Vec<ValueId> = self.lab.subject.makes(&nodes).into_iter().filter(ends).collect();
+            shows.extend(more.into_iter().filter(|value| !graph.is_output(*value)));
             if shows.is_empty() {
                 return Ok(Outcome::Ran(Vec::new()));
             }
@@ -59,10 +65,9 @@ impl Hunt<'_, '_> {
             let before = self.findings.faults.len();
             let rest = self.rest();
             self.regions = PIECES; // it may show on other samples than the first alone
-            let region = self.halve(&rest)?;
-            if let Some(region) = region {
-                self.shrink(&region)?;
-            }
+            // Where no half fails, what does may lie far apart in it.
+            let region = self.halve(&rest)?.unwrap_or_else(|| rest.clone());
+            self.shrink(&region)?;
             if self.findings.faults.len() == before {
                 // Neither half of anything fails, only the whole.
                 match outcome {
